@@ -1,0 +1,104 @@
+"""Trainable deltas `dW (d_out, d_in)` of one linear layer.
+
+Parameters are fp32 and stay so. `forward` computes in the dtype of its input, or of the autocast
+region it runs in; `dense` switches autocast off, so that a penalty on `dW` is always fp32.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """A block in which products on the tensor's device keep the dtype of their factors."""
+    device = tensor.device.type
+    if not torch.amp.is_autocast_available(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
+
+
+class Delta(nn.Module, ABC):
+    """What every delta of a linear layer answers."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """`x @ dW.T` for x (..., d_in): (..., d_out), computed the cheap way."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """`dW` (d_out, d_in), fp32, differentiable."""
+
+    @abstractmethod
+    def factors(self) -> dict[str, Tensor]:
+        """Detached copies, by name, of the tensors that rebuild `dW`."""
+
+
+class LowRank(Delta):
+    """`dW = A @ B`: A (d_out, rank) starts at zero, B (rank, d_in) random. No alpha, no scaling.
+
+    B is uniform in +-1/sqrt(d_in), PEFT's convention (`kaiming_uniform_` with a = sqrt(5)).
+    A is zero, so training starts at the unchanged layer.
+    """
+
+    def __init__(self, d_out: int, d_in: int, rank: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        bound = d_in**-0.5
+        B = torch.empty(rank, d_in, dtype=torch.float32)
+        self.A = nn.Parameter(torch.zeros(d_out, rank, dtype=torch.float32))
+        self.B = nn.Parameter(B.uniform_(-bound, bound, generator=generator))
+
+    @torch.no_grad()
+    def continue_from(self, A: Tensor, B: Tensor) -> Self:
+        """Start from copies of `A` and `B` instead; ValueError where the shapes differ."""
+        for name, ours, theirs in (("A", self.A, A), ("B", self.B, B)):
+            if ours.shape != theirs.shape:
+                raise ValueError(
+                    f"{name} has the shape {tuple(theirs.shape)} but this layer and rank need "
+                    f"{tuple(ours.shape)}: continue with the same layers and the same rank"
+                )
+            ours.copy_(theirs)
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.linear(x, self.B.to(x.dtype)), self.A.to(x.dtype))
+
+    def dense(self) -> Tensor:
+        with without_autocast(self.A):
+            return self.A @ self.B
+
+    def factors(self) -> dict[str, Tensor]:
+        return {"A": self.A.detach().clone(), "B": self.B.detach().clone()}
+
+
+class FullRank(Delta):
+    """`dW` itself (d_out, d_in), zero at the start."""
+
+    def __init__(self, d_out: int, d_in: int) -> None:
+        super().__init__()
+        self.dW = nn.Parameter(torch.zeros(d_out, d_in, dtype=torch.float32))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.dW.to(x.dtype))
+
+    def dense(self) -> Tensor:
+        return self.dW
+
+    def factors(self) -> dict[str, Tensor]:
+        return {"dW": self.dW.detach().clone()}
+
+
+@torch.no_grad()
+def low_rank_sum(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """`sum_t A_t @ B_t` (d_out, d_in), fp32, of pairs A_t (d_out, r_t), B_t (r_t, d_in).
+
+    At least one pair. One product of the concatenated factors, which is the same sum: memory is
+    one `dW` and the factors, never one `dW` a pair.
+    """
+    A, B = zip(*pairs, strict=True)
+    with without_autocast(A[0]):
+        return torch.cat([a.float() for a in A], dim=1) @ torch.cat([b.float() for b in B], dim=0)

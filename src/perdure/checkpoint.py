@@ -1,0 +1,79 @@
+"""Training state on disk: named tensors and optimiser moments, in safetensors, replaced atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+__all__ = ["load_checkpoint", "save_checkpoint", "write_atomically"]
+
+
+def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file so that a crash leaves the old file or the new one."""
+    partial = path.with_name(path.name + ".partial")
+    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, dict(metadata))
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    facts: Mapping[str, object],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Save parameters, the optimiser's state of each, and JSON facts (such as the step).
+
+    Args:
+        path: the file to replace.
+        parameters: every trained parameter by name.
+        optimizer: holds exactly these parameters; its per-parameter state must be tensors.
+        facts: anything that JSON can hold.
+        extra: further tensors, such as an average of the weights.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        tensors[f"parameter/{name}"] = parameter
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{key}/{name}"] = value
+    tensors |= {f"extra/{name}": value for name, value in (extra or {}).items()}
+    write_atomically(path, tensors, {"facts": json.dumps(facts)})
+
+
+def load_checkpoint(
+    path: Path,
+    *,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    extra: Mapping[str, Tensor] | None = None,
+) -> dict[str, object]:
+    """Load what `save_checkpoint` wrote, in place; returns the facts.
+
+    Raises KeyError where the file lacks one of ``parameters``.
+    """
+    with safe_open(path, "pt") as file:
+        facts: dict[str, object] = json.loads(file.metadata()["facts"])
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(stored[f"parameter/{name}"])
+            state = {
+                key.split("/", 2)[1]: value
+                for key, value in stored.items()
+                if key.startswith("optimizer/") and key.split("/", 2)[2] == name
+            }
+            if state:
+                optimizer.state[parameter] = state
+        for name, value in (extra or {}).items():
+            value.copy_(stored[f"extra/{name}"])
+    return facts

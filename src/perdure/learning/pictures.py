@@ -1,0 +1,279 @@
+"""Pictures: a folder or a few files become one square float tensor, or one clear sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from perdure.errors import PerdureError
+
+__all__ = ["MAX_PICTURES", "MAX_PIXELS", "Fit", "Pictures", "read_pictures"]
+
+Fit = Literal["crop", "letterbox"]
+
+MAX_PIXELS = 89_478_485  # where Pillow, too, begins to suspect a decompression bomb
+MAX_PICTURES = 500
+
+_FORMATS = ("JPEG", "PNG", "WEBP")
+_READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif"})
+_NOT_READ = frozenset(
+    {".avif", ".bmp", ".cr2", ".cr3", ".dng", ".gif", ".jp2", ".jxl", ".nef", ".arw", ".raf"}
+    | {".orf", ".psd", ".svg", ".tif", ".tiff"}
+)
+_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """Pictures ready to be encoded, in the order of `files`."""
+
+    tensor: torch.Tensor
+    """float32 (N, 3, size, size), RGB in [-1, 1]."""
+
+    files: tuple[Path, ...]
+    """The N files that the tensor was read from."""
+
+    digest: str
+    """SHA-256 over the N decoded square pictures: a resume with other pictures is refused by it."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences for the user: what was left out, enlarged or looks alike."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def read_pictures(
+    source: Path | str | Sequence[Path | str],
+    *,
+    size: int,
+    fit: Fit = "crop",
+    max_pixels: int = MAX_PIXELS,
+    max_pictures: int = MAX_PICTURES,
+) -> Pictures:
+    """Read JPEG, PNG, WebP and (with pillow-heif) HEIC pictures as one tensor of squares.
+
+    Args:
+        source: a folder (hidden files and sub-folders are ignored, the rest is read in the order of
+            the names), one file, or several files (read in the order given).
+        size: side of the squares in pixels.
+        fit: "crop" keeps the centre square; "letterbox" keeps the whole picture and pads it with
+            the mean colour of its own edge.
+        max_pixels: a picture with more pixels is refused before it is decoded.
+        max_pictures: more files than this are refused before one is opened.
+
+    EXIF orientation is applied, transparency is laid on white, 16-bit greyscale is scaled to 8
+    bits, an animation gives its first frame; the picture is resized with Lanczos. Exact duplicates
+    are left out, near ones are reported. A picture whose decisive side (the shorter for "crop", the
+    longer for "letterbox") is below `size` is enlarged and reported; below `size / 2` left out.
+
+    Raises:
+        PerdureError: naming the file and the mend, for anything that cannot be read.
+        ValueError: for a `size` or `fit` that does not exist.
+    """
+    if size < 1:
+        raise ValueError(f"size must be a positive number of pixels, not {size!r}")
+    if fit not in ("crop", "letterbox"):
+        raise ValueError(f"fit must be 'crop' or 'letterbox', not {fit!r}")
+
+    paths, notes = _list_files(source)
+    if len(paths) > max_pictures:
+        raise PerdureError(
+            f"{len(paths)} pictures were given, at most {max_pictures} are read: a concept needs"
+            " only a few, so choose the best of them."
+        )
+
+    kept: list[tuple[Path, Image.Image, _Thumbnail]] = []
+    seen: dict[str, Path] = {}
+    for path in paths:
+        picture = _read_rgb(path, max_pixels)
+        width, height = picture.size
+        pixels = hashlib.sha256(f"{width}x{height}:".encode() + picture.tobytes()).hexdigest()
+        if (twin := seen.setdefault(pixels, path)) is not path:
+            notes.append(f"{path} is the same picture as {twin}: left out.")
+            continue
+
+        side = min(picture.size) if fit == "crop" else max(picture.size)
+        if 2 * side < size:
+            notes.append(
+                f"{path} is too small ({width}x{height} pixels, {size} wanted): left out; take a"
+                " larger version."
+            )
+            continue
+        if side < size:
+            notes.append(
+                f"{path} is small ({width}x{height} pixels, {size} wanted): enlarged; a larger"
+                " version would be learned better."
+            )
+
+        thumbnail = _Thumbnail(picture)
+        for other, _, its in kept:
+            if thumbnail.resembles(its):
+                notes.append(
+                    f"{path} looks almost like {other}: kept; different pictures teach more."
+                )
+                break
+        kept.append((path, _square(picture, size, fit), thumbnail))
+
+    if not kept:
+        raise PerdureError(
+            f"None of the {len(paths)} pictures is large enough for {size}x{size} pixels: give"
+            f" pictures of at least {size} pixels on the shorter side."
+        )
+    pixels_NHWC = np.stack([np.asarray(square) for _, square, _ in kept])
+    tensor = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1.0
+    digest = hashlib.sha256(repr(pixels_NHWC.shape).encode() + pixels_NHWC.tobytes()).hexdigest()
+    return Pictures(
+        tensor=tensor, files=tuple(path for path, _, _ in kept), digest=digest, notes=tuple(notes)
+    )
+
+
+def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:
+    """The files to read, and notes about those that are passed over."""
+    sources = [source] if isinstance(source, (str, Path)) else list(source)
+    paths = [Path(item).expanduser() for item in sources]
+    if not paths:
+        raise PerdureError("No pictures were given: name a folder of pictures or picture files.")
+    for path in paths:
+        if not path.exists():
+            raise PerdureError(
+                f"{path} does not exist: name a folder of pictures or picture files."
+            )
+    if len(paths) == 1 and paths[0].is_dir():
+        return _list_folder(paths[0])
+    for path in paths:
+        if path.is_dir():
+            raise PerdureError(
+                f"{path} is a folder: name either one folder alone or picture files."
+            )
+    return paths, []
+
+
+def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    try:
+        visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise PerdureError(
+            f"The folder {folder} cannot be listed ({error.strerror}): check its permissions."
+        ) from error
+    files = sorted((path for path in visible if path.is_file()), key=lambda path: path.name)
+    paths = [path for path in files if path.suffix.lower() in _READ]
+    notes = [
+        f"{path} is left out: only JPEG, PNG, WebP and HEIC are read; convert it."
+        for path in files
+        if path.suffix.lower() in _NOT_READ
+    ]
+    if not paths:
+        raise PerdureError(
+            f"The folder {folder} has no pictures (JPEG, PNG, WebP or HEIC) in it; sub-folders are"
+            " not searched: name the folder that holds them."
+        )
+    return paths, notes
+
+
+def _read_rgb(path: Path, max_pixels: int) -> Image.Image:
+    """One file as an upright RGB picture; everything that can go wrong as a PerdureError."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+        if not head:
+            raise PerdureError(f"{path} is empty: copy it again from its source or leave it out.")
+        if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+            return _read_heif(path, max_pixels)
+        # Pillow warns where it suspects a bomb; our own limit is an error, before decoding.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_pixels(path, image.size, max_pixels)
+                return _to_rgb(ImageOps.exif_transpose(image))
+    except PerdureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(path) from error
+    except UnidentifiedImageError as error:
+        raise PerdureError(
+            f"{path} is not a picture that can be read (JPEG, PNG, WebP or HEIC): convert it or"
+            " leave it out."
+        ) from error
+    except (PermissionError, FileNotFoundError) as error:
+        raise PerdureError(
+            f"{path} cannot be opened ({error.strerror}): check that you may read it."
+        ) from error
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise PerdureError(
+            f"{path} is damaged or cut short ({error}): copy it again from its source or leave"
+            " it out."
+        ) from error
+
+
+def _read_heif(path: Path, max_pixels: int) -> Image.Image:
+    try:
+        import pillow_heif  # optional; used directly, so that nothing is registered with Pillow
+    except ImportError as error:
+        raise PerdureError(
+            f"{path} is a HEIC picture, and reading those needs one more package:"
+            " pip install 'perdure[heic]'."
+        ) from error
+    heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=True)
+    _check_pixels(path, heif.size, max_pixels)
+    return _to_rgb(heif.to_pillow())  # the decoder has applied the orientation
+
+
+def _check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+    if size[0] * size[1] > max_pixels:
+        raise _too_many_pixels(path, f"{size[0]}x{size[1]}")
+
+
+def _too_many_pixels(path: Path, size: str = "far too many") -> PerdureError:
+    return PerdureError(
+        f"{path} claims {size} pixels and is not decoded, for it may be a decompression bomb: if"
+        " it is a real picture, save a smaller version of it."
+    )
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit greyscale; Pillow's own conversion would clip it
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _square(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
+    lanczos = Image.Resampling.LANCZOS
+    if fit == "crop":
+        return ImageOps.fit(picture, (size, size), lanczos)
+    scale = size / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    small = picture.resize((width, height), lanczos)
+    pixels = np.asarray(small)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    red, green, blue = (round(float(mean)) for mean in edge.mean(axis=0))
+    square = Image.new("RGB", (size, size), (red, green, blue))
+    square.paste(small, ((size - width) // 2, (size - height) // 2))
+    return square
+
+
+class _Thumbnail:
+    """An 8x8 grey thumbnail and its average hash (which half of the pixels is the brighter one)."""
+
+    def __init__(self, picture: Image.Image) -> None:
+        small = picture.convert("L").resize((8, 8), Image.Resampling.LANCZOS)
+        self.grey = np.asarray(small).astype(np.int64)
+        self.bits = self.grey > self.grey.mean()
+
+    def resembles(self, other: _Thumbnail) -> bool:
+        """At most 2 of 64 bits differ, and the grey levels by less than 4 of 255 on average."""
+        bits = int((self.bits != other.bits).sum())
+        return bits <= 2 and float(np.abs(self.grey - other.grey).mean()) < 4.0

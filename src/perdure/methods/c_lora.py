@@ -1,0 +1,97 @@
+"""C-LoRA: continual customisation with self-regularised low-rank adaptation (arXiv 2304.06027).
+
+W_t      = W_init + sum_{t'<t} A_t' B_t' + A_t B_t
+L_forget = sum_layers || |sum_{t'<t} A_t' B_t'| (.) A_t B_t ||_F^2
+L        = L_diff + lambda * L_forget
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perdure.adapters.delta import LowRank
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    Method,
+    Shapes,
+    check_number,
+    check_whole,
+    keep_factors,
+    low_rank_deltas,
+    sum_low_rank,
+)
+
+
+class CLoRALearner(Learner):
+    """A fresh `A_t B_t` a layer, and `| sum_{t'<t} A_t' B_t' |` of the layers that have a past."""
+
+    def __init__(
+        self,
+        deltas: Mapping[str, LowRank],
+        rows: Mapping[str, Tensor],
+        past: Deltas,
+        weight: float,
+    ) -> None:
+        super().__init__(deltas, rows)
+        self.weight = weight
+        for index, layer in enumerate(self.layers):
+            P = past[layer].abs() if layer in past else None
+            self.register_buffer(f"past_{index}", P, persistent=False)
+
+    def forgetting(self) -> Tensor:
+        """L_forget: the squared Frobenius norms added up over the layers, without lambda."""
+        total = super().penalty()
+        for index, delta in enumerate(self.layer_deltas().values()):
+            P = getattr(self, f"past_{index}")
+            if P is not None:
+                total = total + (P * delta.dense()).square().sum()
+        return total
+
+    def penalty(self) -> Tensor:
+        """`lambda * L_forget`; exactly 0 while the first task trains."""
+        return self.weight * self.forgetting() if self.weight else super().penalty()
+
+
+class CLoRA(Method):
+    name = "c-lora"
+    title = "C-LoRA: a low-rank delta a task, kept off the weights that earlier tasks changed"
+    paper = "Smith et al., TMLR 2024, arXiv 2304.06027"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        rank: int = 16
+        """Rank of every `A_t B_t`; 16 for diffusion, 64 for image classification [paper]."""
+        penalty: float = 1e8
+        """lambda, which multiplies L_forget as the paper writes it: the *sum* over layers and
+        entries of the squared product, no mean and no square root. About 1e8 there, because the
+        square of a product of two small deltas is tiny. 0 switches the penalty off."""
+
+        def __post_init__(self) -> None:
+            check_whole("c-lora", "rank", self.rank, 1)
+            check_number("c-lora", "penalty", self.penalty, 0)
+
+    config: Config
+
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Learner:
+        deltas = low_rank_deltas(shapes, self.config.rank, generator)
+        summed = sum_low_rank(past) if self.config.penalty else {}
+        return CLoRALearner(deltas, rows, summed, self.config.penalty)
+
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        return sum_low_rank(kept)
+
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        return keep_factors(learner)
+
+    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+        return sum_low_rank(kept)

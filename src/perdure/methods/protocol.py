@@ -1,0 +1,215 @@
+"""What a continual-learning method answers, and what passes between it and the loop.
+
+A method sees named linear layers and token rows, nothing else: no diffusion, no files, no pictures.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from perdure.adapters.delta import Delta, LowRank, low_rank_sum
+
+Shapes = Mapping[str, tuple[int, int]]
+"""Layer name -> (d_out, d_in)."""
+
+Deltas = dict[str, Tensor]
+"""Layer name -> dense `dW` (d_out, d_in), fp32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What one task left behind. It never changes."""
+
+    concepts: tuple[str, ...]
+    """Names of the task's concepts, without brackets."""
+    tensors: Mapping[str, Tensor]
+    """`<layer>/<factor>` -> tensor, e.g. `mid_block.attn2.to_k/A`. Token rows are not in here."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+
+    def factors(self) -> dict[str, dict[str, Tensor]]:
+        """Layer name -> factor name -> tensor."""
+        by_layer: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in self.tensors.items():
+            layer, slash, factor = key.rpartition("/")
+            if not slash:
+                raise ValueError(f"the kept tensor {key!r} has no layer: name it <layer>/<factor>")
+            by_layer.setdefault(layer, {})[factor] = tensor
+        return by_layer
+
+
+class Learner(nn.Module):
+    """The trainable state of one task: one delta a target layer, one row a new concept token.
+
+    `rows` maps the concept's name to its initial embedding, of any shape; each becomes an fp32
+    parameter of its own. Layer and concept names may be any text (they hold dots, which
+    `nn.ModuleDict` refuses), so deltas and rows sit in lists, in the order they were given.
+    """
+
+    def __init__(self, deltas: Mapping[str, Delta], rows: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.layers = tuple(deltas)
+        self.concepts = tuple(rows)
+        self._deltas = nn.ModuleList(deltas.values())
+        self._rows = nn.ParameterList(
+            nn.Parameter(row.detach().clone().float()) for row in rows.values()
+        )
+
+    def layer_deltas(self) -> dict[str, Delta]:
+        """Layer name -> the delta that trains."""
+        deltas = {}
+        for layer, delta in zip(self.layers, self._deltas, strict=True):
+            assert isinstance(delta, Delta)
+            deltas[layer] = delta
+        return deltas
+
+    def tokens(self) -> dict[str, Tensor]:
+        """Concept name -> row of its token, fp32, differentiable."""
+        return dict(zip(self.concepts, self._rows, strict=True))
+
+    def penalty(self) -> Tensor:
+        """Scalar fp32, weighted: the loss is `L_diff + penalty()`. Zero unless overridden."""
+        device = next((parameter.device for parameter in self.parameters()), None)
+        return torch.zeros((), device=device)
+
+    @torch.no_grad()
+    def norm(self) -> float:
+        """Frobenius norm of the current `dW`, all layers together: `sqrt(sum_l ||dW_l||_F^2)`."""
+        squares = [delta.dense().square().sum() for delta in self.layer_deltas().values()]
+        return math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Parameters by learning-rate group: `deltas` and `tokens`; either may be empty."""
+        return {"deltas": list(self._deltas.parameters()), "tokens": list(self._rows.parameters())}
+
+
+class Method(ABC):
+    """One paper. Holds a configuration and no state; everything learned is in `Kept`s."""
+
+    name: ClassVar[str]
+    """The name on the command line and in a bank."""
+    title: ClassVar[str]
+    """One line for a table."""
+    paper: ClassVar[str]
+    """Where the method comes from."""
+    prompt_dependent: ClassVar[bool] = False
+    """Does `mix` depend on the concepts that the prompt speaks of?"""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """The method's options, validated when made."""
+
+    config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = type(self).Config() if config is None else config
+
+    @abstractmethod
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+    ) -> Learner:
+        """What is trained for a task whose new concepts have the initial token rows `rows`.
+
+        Made on the CPU from a CPU generator, so that a seed means the same on every device; move
+        the learner afterwards. Its step costs the same however many tasks lie in `past`.
+        """
+
+    @abstractmethod
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        """`dW` to fold into the weights while the next task trains on top."""
+
+    @abstractmethod
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        """The task's tensors, `<layer>/<factor>` -> detached copy."""
+
+    @abstractmethod
+    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+        """`dW` to draw a prompt with that speaks of the concepts `spoken`."""
+
+    def check_removable(self, kept: Sequence[Kept], concept: str) -> None:
+        """ValueError, with the reason, where the concept's task cannot be taken out of `kept`.
+
+        Unless a method says otherwise any task can go that holds no other concept: concepts learned
+        in one task share its matrices.
+        """
+        task = kept[task_of(kept, concept)]
+        if len(task.concepts) > 1 and task.tensors:
+            others = ", ".join(f"<{other}>" for other in task.concepts if other != concept)
+            raise ValueError(
+                f"<{concept}> cannot be removed alone: it was learned in one task with {others} "
+                "and shares its matrices"
+            )
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready; `build(description["method"], **description["config"])` makes it again."""
+        return {"method": self.name, "config": config_to_json(self.config)}
+
+
+def config_to_json(config: Method.Config) -> dict[str, Any]:
+    """Field name -> value, for `json.dumps`, and back by `build(name, **values)`."""
+    return asdict(config)
+
+
+def task_of(kept: Sequence[Kept], concept: str) -> int:
+    """Index of the task that learned the concept; ValueError where none did."""
+    for index, task in enumerate(kept):
+        if concept in task.concepts:
+            return index
+    known = ", ".join(f"<{name}>" for task in kept for name in task.concepts)
+    raise ValueError(f"there is no concept <{concept}>: there are {known or 'none yet'}")
+
+
+def check_whole(method: str, option: str, value: object, least: int) -> None:
+    """ValueError unless `value` is an int of at least `least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"{method}: {option} is {value!r}, but must be a whole number of at least {least}"
+        )
+
+
+def check_number(method: str, option: str, value: object, least: float) -> None:
+    """ValueError unless `value` is a finite number of at least `least`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value < least:  # type: ignore[arg-type,operator]
+        raise ValueError(
+            f"{method}: {option} is {value!r}, but must be a finite number of at least {least:g}"
+        )
+
+
+def low_rank_deltas(shapes: Shapes, rank: int, generator: torch.Generator) -> dict[str, LowRank]:
+    """A fresh `LowRank` for every layer, drawn in the order of `shapes`."""
+    if not shapes:
+        raise ValueError("there is no target layer, so there is nothing to train")
+    return {
+        layer: LowRank(d_out, d_in, rank, generator=generator)
+        for layer, (d_out, d_in) in shapes.items()
+    }
+
+
+def keep_factors(learner: Learner) -> dict[str, Tensor]:
+    """Every delta's factors as `<layer>/<factor>`, copied to the CPU."""
+    return {
+        f"{layer}/{factor}": tensor.cpu()
+        for layer, delta in learner.layer_deltas().items()
+        for factor, tensor in delta.factors().items()
+    }
+
+
+def sum_low_rank(kept: Sequence[Kept]) -> Deltas:
+    """`sum_t A_t B_t` by layer, fp32: one dense matrix a layer, however many tasks."""
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for task in kept:
+        for layer, factors in task.factors().items():
+            pairs.setdefault(layer, []).append((factors["A"], factors["B"]))
+    return {layer: low_rank_sum(of_layer) for layer, of_layer in pairs.items()}

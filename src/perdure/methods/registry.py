@@ -1,0 +1,27 @@
+"""Methods by name."""
+
+from dataclasses import fields
+from typing import Any
+
+from perdure.methods.c_lora import CLoRA
+from perdure.methods.lora import LoRA
+from perdure.methods.lora_independent import LoRAIndependent
+from perdure.methods.protocol import Method
+from perdure.methods.textual_inversion import TextualInversion
+
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (CLoRA, LoRA, LoRAIndependent, TextualInversion)
+}
+
+
+def build(name: str, **config: Any) -> Method:
+    """The method `name` with these options; ValueError names what exists where one does not."""
+    if name not in METHODS:
+        raise ValueError(f"there is no method {name!r}: there are {', '.join(sorted(METHODS))}")
+    method = METHODS[name]
+    options = [field.name for field in fields(method.Config)]
+    unknown = sorted(set(config) - set(options))
+    if unknown:
+        has = f"its options are {', '.join(options)}" if options else "it has none"
+        raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}: {has}")
+    return method(method.Config(**config))

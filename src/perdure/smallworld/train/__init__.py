@@ -1,0 +1,1 @@
+"""How smallworld's weights were made: `python -m perdure.smallworld.train`."""

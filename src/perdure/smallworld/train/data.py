@@ -1,0 +1,103 @@
+"""Stage 0: render the training scenes once, two of each cast in a row, and tokenise their captions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
+from perdure.smallworld.world import SIZE, Scene, sample, sample_context
+
+__all__ = ["Scenes", "load_scenes", "render_scenes"]
+
+CAPTIONS = 2
+_CHUNK = 5000
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """``pictures`` uint8 (N, 64, 64, 3), ``ids`` int64 (N, 2, CONTEXT), ``people`` bool (N,).
+
+    Pictures 2k and 2k + 1 show the same cast in two contexts.
+    """
+
+    pictures: np.ndarray
+    ids: np.ndarray
+    people: np.ndarray
+
+
+def _pair(seed: int, index: int, split: str) -> list[tuple[Scene, list[str]]]:
+    rng = np.random.default_rng([seed, index])
+    first = sample(rng, split)
+    scenes = [first]
+    context = sample_context(first.identities[0].domain, rng)
+    scenes.append(
+        Scene(
+            identities=first.identities, context=context, render_seed=int(rng.integers(0, 2**62))
+        )
+    )
+    out = []
+    for scene in scenes:
+        if rng.random() < 0.4:  # 70 % photographs in all
+            scene = dataclasses.replace(
+                scene, context=dataclasses.replace(scene.context, style="photo")
+            )
+        out.append((scene, [scene.caption(rng) for _ in range(CAPTIONS)]))
+    return out
+
+
+def _chunk(task: tuple[Path, int, int, int, str]) -> None:
+    folder, seed, start, stop, split = task
+    path = folder / f"{start:07d}.npz"
+    if path.exists():
+        return
+    tokenizer = make_tokenizer()
+    scenes = [item for index in range(start, stop) for item in _pair(seed, index, split)]
+    pictures = np.stack([scene.render() for scene, _ in scenes])
+    ids = [
+        tokenizer(texts, padding="max_length", truncation=True, max_length=CONTEXT)["input_ids"]
+        for _, texts in scenes
+    ]
+    people = np.array(
+        [len(s.identities) == 1 and s.identities[0].domain == "person" for s, _ in scenes]
+    )
+    partial = folder / f"{start:07d}.partial.npz"
+    np.savez(partial, pictures=pictures, ids=np.array(ids, np.int16), people=people)
+    partial.replace(path)
+
+
+def render_scenes(
+    folder: Path, *, pairs: int, seed: int = 0, split: str = "training", workers: int = 2
+) -> None:
+    """Write ``pairs`` pairs of pictures in chunks; chunks that exist are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [
+        (folder, seed, start, min(start + _CHUNK, pairs), split)
+        for start in range(0, pairs, _CHUNK)
+    ]
+    with ProcessPoolExecutor(workers) as pool:
+        for done, _ in enumerate(pool.map(_chunk, tasks), 1):
+            print(json.dumps({"chunks": done, "of": len(tasks)}), flush=True)
+
+
+def load_scenes(folder: Path) -> Scenes:
+    """All chunks of ``folder`` in order."""
+    chunks = [np.load(path) for path in sorted(folder.glob("[0-9]*[0-9].npz"))]
+    if not chunks:
+        raise FileNotFoundError(f"no rendered scenes in {folder}: run the stage 'data' first")
+    pictures = np.empty((sum(len(c["people"]) for c in chunks), SIZE, SIZE, 3), np.uint8)
+    at = 0
+    for chunk in chunks:
+        part = chunk["pictures"]
+        pictures[at : at + len(part)] = part
+        at += len(part)
+    return Scenes(
+        pictures=pictures,
+        ids=np.concatenate([c["ids"] for c in chunks]).astype(np.int64),
+        people=np.concatenate([c["people"] for c in chunks]),
+    )
