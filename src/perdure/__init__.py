@@ -1,0 +1,59 @@
+"""Teach one text-to-image model concept after concept; it keeps them all.
+
+The public names are imported when they are first used, so that `perdure list` need not wait for
+torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perdure.bank import Bank
+    from perdure.base.base import Base
+    from perdure.drawing.painter import Painter, draw
+    from perdure.errors import PerdureError
+    from perdure.learning.learn import learn, resume
+    from perdure.learning.settings import LearnSettings
+    from perdure.measuring.evaluate import evaluate
+    from perdure.measuring.features import MetricEncoder
+    from perdure.methods import METHODS
+
+__all__ = [
+    "METHODS",
+    "Bank",
+    "Base",
+    "LearnSettings",
+    "MetricEncoder",
+    "Painter",
+    "PerdureError",
+    "draw",
+    "evaluate",
+    "learn",
+    "resume",
+]
+
+_HOMES = {
+    "METHODS": "perdure.methods",
+    "Bank": "perdure.bank",
+    "Base": "perdure.base.base",
+    "LearnSettings": "perdure.learning.settings",
+    "MetricEncoder": "perdure.measuring.features",
+    "Painter": "perdure.drawing.painter",
+    "PerdureError": "perdure.errors",
+    "draw": "perdure.drawing.painter",
+    "evaluate": "perdure.measuring.evaluate",
+    "learn": "perdure.learning.learn",
+    "resume": "perdure.learning.learn",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

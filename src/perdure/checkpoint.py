@@ -1,4 +1,4 @@
-"""Training state on disk: named tensors and optimiser moments, in safetensors, replaced atomically."""
+"""Training state on disk: named tensors and optimiser moments in safetensors, put there whole."""
 
 from __future__ import annotations
 
@@ -12,15 +12,18 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from perdure.durable import sync_file
+
 __all__ = ["load_checkpoint", "save_checkpoint", "write_atomically"]
 
 
-def write_atomically(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_atomically(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
     """Write a safetensors file so that a crash leaves the old file or the new one."""
     partial = path.with_name(path.name + ".partial")
     save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, dict(metadata))
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
+    sync_file(partial)
     os.replace(partial, path)
 
 

@@ -14,8 +14,8 @@ from perdure.measuring.matrix import (
     mean_right_after,
     right_after,
 )
+from perdure.measuring.page import render_report, write_report
 from perdure.measuring.report import (
-    Column,
     Concept,
     Definition,
     Figure,
@@ -23,9 +23,6 @@ from perdure.measuring.report import (
     Report,
     Shot,
     Strip,
-    markdown_table,
-    render_report,
-    write_report,
 )
 from perdure.measuring.scores import (
     SCORES,
@@ -39,6 +36,7 @@ from perdure.measuring.scores import (
     reach,
     text_alignment,
 )
+from perdure.measuring.tables import Column, markdown_table
 
 __all__ = [
     "DEFINITIONS",

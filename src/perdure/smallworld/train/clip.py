@@ -19,7 +19,7 @@ __all__ = ["IdentityClip", "train_clip"]
 
 PAIRS = 96
 _VISION = 192
-_MEAN, _STD = 0.5, 0.25
+MEAN, STD = 0.5, 0.25
 
 
 def make_clip() -> CLIPModel:
@@ -64,7 +64,7 @@ class IdentityClip(nn.Module):
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit image, text and identity embeddings of ``pixels`` (N, 3, 64, 64) in [0, 1]."""
-        pooled = self.clip.vision_model((pixels - _MEAN) / _STD).pooler_output
+        pooled = self.clip.vision_model((pixels - MEAN) / STD).pooler_output
         image = F.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
         who = F.normalize(self.identity(pooled).float(), dim=-1)
         pooled_text = self.clip.text_model(ids).pooler_output

@@ -14,7 +14,7 @@ from perdure.smallworld.train.data import Scenes
 from perdure.smallworld.train.loop import Schedule, train
 from perdure.smallworld.world import SIZE
 
-__all__ = ["make_vae", "psnr", "train_vae"]
+__all__ = ["make_vae", "psnr", "train_vae", "tune_decoder"]
 
 BATCH = 16
 KL = 2e-4
@@ -51,18 +51,34 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 def train_vae(
-    scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedule, decoder_only: bool = False
+    scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedule
 ) -> AutoencoderKL:
-    """Train and return the autoencoder: weighted L1, L1 of gradients, 2e-4 KL.
-
-    ``decoder_only`` keeps the encoder, and so every latent, as the checkpoint has it.
-    """
+    """Train and return the autoencoder: weighted L1, L1 of gradients, 2e-4 KL."""
     torch.manual_seed(0)
     model = make_vae()
+    _train(model, scenes, held_out, folder, schedule, seed=2)
+    return model
+
+
+def tune_decoder(
+    model: AutoencoderKL, scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedule
+) -> None:
+    """Train the decoder further while the encoder, and so every latent, stays as it is."""
+    model.encoder.requires_grad_(False)
+    assert model.quant_conv is not None
+    model.quant_conv.requires_grad_(False)
+    _train(model, scenes, held_out, folder, schedule, seed=4)
+
+
+def _train(
+    model: AutoencoderKL,
+    scenes: Scenes,
+    held_out: Scenes,
+    folder: Path,
+    schedule: Schedule,
+    seed: int,
+) -> None:
     pictures, weight = torch.from_numpy(scenes.pictures), _centre_weight()
-    if decoder_only:
-        model.encoder.requires_grad_(False)
-        model.quant_conv.requires_grad_(False)
 
     def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
         index = torch.randint(len(pictures), (BATCH,), generator=generator)
@@ -86,5 +102,4 @@ def train_vae(
             y = model.decode(model.encode(x).latent_dist.mode()).sample.float()
         return {"psnr": psnr(x, y).mean().item(), "l2": F.mse_loss(y, x).item()}
 
-    train(model, loss_of, schedule=schedule, folder=folder, seed=2, check=check)
-    return model
+    train(model, loss_of, schedule=schedule, folder=folder, seed=seed, check=check)

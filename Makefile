@@ -1,0 +1,39 @@
+# Everything sets itself up in .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test test-slow lint types base clean
+
+demo: .venv/installed
+	$(BIN)/perdure demo --out demo-out
+
+test: .venv/installed
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+test-slow: .venv/installed
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+# Train smallworld's weights anew (hours on two cores); resumes where it was stopped.
+base: .venv/installed
+	for stage in data clip vae unet decoder assemble; do \
+	  $(BIN)/python -m perdure.smallworld.train $$stage || exit 1; done
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# A machine without an NVIDIA GPU needs no CUDA packages: this release has a small CPU build.
+TORCH ?= torch==2.13.0
+
+clean:
+	rm -rf .venv demo-out

@@ -1,0 +1,289 @@
+"""What a bank's files say: bank.json, the concepts' safetensors, and the names in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from perdure.errors import PerdureError
+
+__all__ = [
+    "FORMAT",
+    "BaseIdentity",
+    "ConceptFile",
+    "State",
+    "TaskRecord",
+    "as_json",
+    "check_concept_name",
+    "check_new_names",
+    "check_tensors",
+    "differences",
+    "from_bytes",
+    "orphans",
+    "read_state",
+    "to_bytes",
+]
+
+FORMAT = 1
+"""The format of bank.json and of the concepts' files that this version reads and writes."""
+
+_CONCEPT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_CONCEPT_FILE = re.compile(r"concept(?:\.(\d+))?\.safetensors")
+_TASK_FOLDER = re.compile(r"(\d{2,})-[A-Za-z0-9_+-]+")
+_TOKEN = "token/"
+_UNSET = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseIdentity:
+    """Which frozen model a bank belongs to: a name for people, the hash of its weights for us."""
+
+    name: str
+    hash: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (weights {self.hash[:16]})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """One learning step that the bank has kept."""
+
+    folder: str
+    """Its folder below tasks/, "03-rex"."""
+
+    concepts: tuple[str, ...]
+    """The names of its concepts, without brackets; the first one's file holds the factors."""
+
+    facts: dict[str, Any]
+    """Steps, seed, seconds, loss and the like, as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConceptFile:
+    """A concept's file in its folder, and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+
+    def next_name(self) -> str:
+        """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
+        number = _CONCEPT_FILE.fullmatch(self.name)
+        assert number is not None
+        return f"concept.{int(number[1] or 0) + 1}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The contents of bank.json."""
+
+    base: BaseIdentity
+    method: str
+    config: dict[str, Any]
+    tasks: tuple[TaskRecord, ...] = ()
+    files: Mapping[str, ConceptFile]
+
+    def to_json(self) -> str:
+        tasks = [
+            {
+                "folder": task.folder,
+                "concepts": [
+                    {"name": name, "file": self.files[name].name, "sha256": self.files[name].sha256}
+                    for name in task.concepts
+                ],
+                "facts": task.facts,
+            }
+            for task in self.tasks
+        ]
+        content = {
+            "format": FORMAT,
+            "base": asdict(self.base),
+            "method": self.method,
+            "config": self.config,
+            "tasks": tasks,
+        }
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> State:
+        """Raises KeyError, TypeError or ValueError where `content` is not a bank's."""
+        files: dict[str, ConceptFile] = {}
+        tasks = []
+        for task in content["tasks"]:
+            names = []
+            for entry in task["concepts"]:
+                name, file = entry["name"], ConceptFile(name=entry["file"], sha256=entry["sha256"])
+                # Names become paths that are deleted one day: none may lead out of the bank.
+                if not _CONCEPT.fullmatch(name) or not _CONCEPT_FILE.fullmatch(file.name):
+                    raise ValueError(f"bad concept entry {entry!r}")
+                if name in files:
+                    raise ValueError(f"concept {name!r} is listed twice")
+                files[name] = file
+                names.append(name)
+            if not _TASK_FOLDER.fullmatch(task["folder"]) or not names:
+                raise ValueError(f"bad task entry {task['folder']!r}")
+            facts = dict(task["facts"])
+            tasks.append(TaskRecord(folder=task["folder"], concepts=tuple(names), facts=facts))
+        return cls(
+            base=BaseIdentity(name=content["base"]["name"], hash=content["base"]["hash"]),
+            method=str(content["method"]),
+            config=dict(content["config"]),
+            tasks=tuple(tasks),
+            files=files,
+        )
+
+
+def read_state(path: Path) -> State:
+    """The bank.json of the bank at `path`. Raises PerdureError where it is none."""
+    file = path / "bank.json"
+    mend = "restore it from a backup"
+    try:
+        content = json.loads(file.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PerdureError(
+            f"There is no bank at {path}: check --bank; `perdure learn` makes a new one."
+        ) from error
+    except OSError as error:
+        raise PerdureError(f"{file} cannot be read ({error.strerror}): check it.") from error
+    except ValueError as error:
+        raise PerdureError(f"{file} is damaged ({error}): {mend}.") from error
+    try:
+        number = content["format"]
+        if not isinstance(number, int):
+            raise TypeError(f"format is {number!r}")
+        if number > FORMAT:
+            raise PerdureError(
+                f"The bank {path} was written by a newer perdure (format {number}, this one reads"
+                f" {FORMAT}): upgrade with `pip install -U perdure`."
+            )
+        return State.from_json(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise PerdureError(f"{file} is not a bank's ({error!r}): {mend}.") from error
+
+
+def orphans(path: Path, state: State) -> Iterator[Path]:
+    """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
+    yield from (path / ".learning").glob("commit-*")
+    for home in _folders(path / "concepts"):
+        kept = state.files.get(home.name)
+        if kept is not None:
+            for file in home.iterdir():
+                if file.name != kept.name and _CONCEPT_FILE.fullmatch(file.name):
+                    yield file
+        elif _CONCEPT.fullmatch(home.name):
+            yield home
+    listed = {task.folder for task in state.tasks}
+    for home in _folders(path / "tasks"):
+        if home.name not in listed and _TASK_FOLDER.fullmatch(home.name):
+            yield home
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
+
+
+def to_bytes(
+    state: State, task: TaskRecord, concept: str, factors: Mapping[str, Tensor], row: Tensor
+) -> tuple[bytes, str]:
+    """A concept's safetensors file and its SHA-256."""
+    about = {
+        "format": FORMAT,
+        "method": state.method,
+        "config": state.config,
+        "base": asdict(state.base),
+        "concept": concept,
+        "task": task.folder,
+        "concepts": task.concepts,
+        "facts": task.facts,
+    }
+    tensors = {
+        key: tensor.detach().cpu().clone().contiguous()
+        for key, tensor in {**factors, _TOKEN + concept: row}.items()
+    }
+    # One key only: safetensors writes several in no fixed order.
+    metadata = {"perdure": json.dumps(about, sort_keys=True, allow_nan=False)}
+    data = safetensors.torch.save(tensors, metadata)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+    """(factors, token rows, metadata) of a concept's file."""
+    tensors = safetensors.torch.load(data)
+    row = tensors.pop(_TOKEN + concept)
+    # safetensors reads metadata from paths alone: 8 bytes of length, then a JSON header.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    about: dict[str, Any] = json.loads(header["__metadata__"]["perdure"])
+    return tensors, row, about
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values as they come back from a JSON file: tuples are lists, and nothing is shared."""
+    content: dict[str, Any] = json.loads(json.dumps(dict(values), allow_nan=False))
+    return content
+
+
+def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
+    """Where two configurations differ, "rank = 8 (not 16), mask = unset (not true)"; or ""."""
+
+    def text(config: Mapping[str, Any], name: str) -> str:
+        return json.dumps(config[name]) if name in config else "unset"
+
+    return ", ".join(
+        f"{name} = {text(here, name)} (not {text(there, name)})"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name, _UNSET) != there.get(name, _UNSET)
+    )
+
+
+def check_concept_name(name: str) -> None:
+    """Raise PerdureError where `name` cannot be a concept's."""
+    if not _CONCEPT.fullmatch(name):
+        raise PerdureError(
+            f"{name!r} cannot be a concept's name: take letters, digits, - and _, a letter first,"
+            " at most 40 of them and no brackets."
+        )
+
+
+def check_new_names(bank: Path, concepts: Sequence[str], *, known: Sequence[str]) -> None:
+    """Raise PerdureError where a name is malformed, `known` to the bank, or given twice."""
+    if not concepts:
+        raise PerdureError("No concept was named: give at least one name.")
+    taken = {name.lower(): name for name in known}
+    for name in concepts:
+        check_concept_name(name)
+        if name in known:
+            raise PerdureError(
+                f"The bank {bank} already has a concept {name!r}: choose another name, or"
+                f" forget the old one first with `perdure remove {name}`."
+            )
+        if twin := taken.get(name.lower()):
+            how = "is given twice" if twin == name else f"differs from {twin!r} only by its case"
+            raise PerdureError(f"The concept name {name!r} {how}: choose another name.")
+        taken[name.lower()] = name
+
+
+def check_tensors(
+    concepts: Sequence[str], tensors: Mapping[str, Tensor], rows: Mapping[str, Tensor]
+) -> None:
+    """Raise ValueError or PerdureError where a task's tensors cannot be kept."""
+    if rows.keys() != set(concepts):
+        raise ValueError(f"rows must be given for {list(concepts)}, not for {list(rows)}")
+    for name, row in rows.items():
+        if row.ndim != 2:
+            raise ValueError(f"rows of {name!r} must have the shape (n, d), not {tuple(row.shape)}")
+    for key, tensor in [*tensors.items(), *rows.items()]:
+        if key.startswith(_TOKEN):
+            raise ValueError(f"the key {key!r} is kept for token rows")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise PerdureError(
+                f"Learning {', '.join(concepts)} diverged ({key} is not finite), nothing was kept:"
+                " learn it again with a lower learning rate or another seed."
+            )

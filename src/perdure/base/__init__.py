@@ -1,0 +1,1 @@
+"""The frozen model: open it, name its target layers, give concepts their tokens."""

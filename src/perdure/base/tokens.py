@@ -1,0 +1,132 @@
+"""Concept tokens: `<rex>` as one new word whose embedding row is the concept's own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perdure.errors import PerdureError
+
+__all__ = ["ConceptTokens", "spoken_in"]
+
+_TOKEN = re.compile(r"<([^<>\s]+)>")
+
+
+def spoken_in(prompt: str) -> list[str]:
+    """Names of the concepts that a prompt speaks of, each once, in order.
+
+    >>> spoken_in("<rex> next to <bo>, a photo of <rex>")
+    ['rex', 'bo']
+    """
+    return list(dict.fromkeys(_TOKEN.findall(prompt)))
+
+
+class ConceptTokens:
+    """Adds concept tokens to a tokenizer and to the embedding table of a text encoder.
+
+    The base's own rows are never touched: the table grows by one row a token, and `serving` lets
+    rows that are being trained stand in for their place in the table.
+    """
+
+    def __init__(self, tokenizer: Any, text_encoder: nn.Module) -> None:
+        self.tokenizer = tokenizer
+        self.text_encoder = text_encoder
+        self.own = len(tokenizer)
+        self.names: list[str] = []
+
+    def embedding(self) -> nn.Embedding:
+        """The text encoder's token table."""
+        table = self.text_encoder.get_input_embeddings()  # type: ignore[operator]
+        assert isinstance(table, nn.Embedding)
+        return table
+
+    def scale(self) -> float:
+        """Standard deviation of the base's own token table, the scale of a random start."""
+        return float(self.embedding().weight[: self.own].float().std())
+
+    def random_row(self, generator: torch.Generator) -> Tensor:
+        """A random embedding (1, d) of the base's own scale, fp32."""
+        width = self.embedding().embedding_dim
+        return torch.randn(1, width, generator=generator) * self.scale()
+
+    @torch.no_grad()
+    def set(self, rows: Mapping[str, Tensor]) -> None:
+        """Make exactly these concepts known: name -> row (1, d)."""
+        tokens = [f"<{name}>" for name in rows]
+        self._refuse_words_of_base(tokens)
+        for token in tokens:
+            if self.tokenizer.convert_tokens_to_ids(token) < self.own or (
+                token not in self.tokenizer.get_added_vocab()
+            ):
+                self.tokenizer.add_tokens([token], special_tokens=False)
+        self.text_encoder.resize_token_embeddings(  # type: ignore[operator]
+            max(len(self.tokenizer), self.embedding().num_embeddings), mean_resizing=False
+        )
+        weight = self.embedding().weight
+        weight.requires_grad_(False)
+        for name, row in rows.items():
+            if row.shape != (1, weight.shape[1]):
+                raise PerdureError(
+                    f"The token <{name}> has the shape {tuple(row.shape)}, but this base needs "
+                    f"(1, {weight.shape[1]}): it was learned on another base."
+                )
+            weight[self.id_of(name)] = row[0].to(weight)
+        self.names = list(rows)
+
+    def _refuse_words_of_base(self, tokens: Sequence[str]) -> None:
+        added = self.tokenizer.get_added_vocab()
+        for token in tokens:
+            if added.get(token, self.own) < self.own:
+                raise PerdureError(
+                    f"{token} is a word of the base already: choose another name for the concept."
+                )
+
+    def id_of(self, name: str) -> int:
+        """Token id of a concept."""
+        return int(self.tokenizer.convert_tokens_to_ids(f"<{name}>"))
+
+    def check(self, prompt: str) -> list[str]:
+        """The concepts of a prompt; PerdureError for one that is not known."""
+        spoken = spoken_in(prompt)
+        for name in spoken:
+            if name not in self.names:
+                known = ", ".join(f"<{one}>" for one in self.names) or "none yet"
+                raise PerdureError(
+                    f"The prompt speaks of <{name}>, which this bank has not learned: "
+                    f"it knows {known}."
+                )
+        return spoken
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token ids (N, positions), padded and cut to the base's length."""
+        batch = self.tokenizer(
+            list(prompts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        ids: Tensor = batch["input_ids"]
+        return ids
+
+    @contextmanager
+    def serving(self, rows: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within the block the encoder reads these rows (1, d) for their tokens, differentiably."""
+        places = {self.id_of(name): row for name, row in rows.items()}
+
+        def replace(module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+            for place, row in places.items():
+                here = (args[0] == place).unsqueeze(-1)
+                output = torch.where(here, row[0].to(output.dtype), output)
+            return output
+
+        handle = self.embedding().register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()

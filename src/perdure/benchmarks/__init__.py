@@ -1,0 +1,1 @@
+"""Streams of concepts, and runs of methods over them."""

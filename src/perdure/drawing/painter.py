@@ -1,0 +1,136 @@
+"""Draw prompts with what a bank has learned, and write the folded model as a diffusers folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.errors import PerdureError
+from perdure.methods import Kept, build
+
+__all__ = ["Painter", "draw", "grid"]
+
+
+class Painter:
+    """Draws with the first ``upto`` tasks of a bank (all of them by default).
+
+    A plain sum is folded once; a mixture that depends on the prompt is folded once for each set of
+    concepts that prompts speak of. Either way a step costs what the base's own step costs.
+    """
+
+    def __init__(self, base: Base, bank: Bank | Path | str, *, upto: int | None = None) -> None:
+        bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+        bank.check_base(base.identity)
+        self.base = base
+        self.method = build(bank.method, **bank.config)
+        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
+        self.kept = kept[:upto]
+        rows = bank.rows()
+        self.rows = {name: rows[name] for task in self.kept for name in task.concepts}
+
+    def draw(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        steps: int | None = None,
+        guidance: float | None = None,
+        negative: str = "",
+        batch_size: int = 16,
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> list[Image.Image]:
+        """One picture for each prompt and its seed; the same picture whatever its neighbours are.
+
+        Args:
+            prompts: concepts are spoken of as ``<name>``.
+            seeds: as many as prompts.
+            steps: denoising steps; default: what the base advises, else 30.
+            guidance: classifier-free guidance; default: what the base advises, else 7.5.
+            negative: what the pictures should not show.
+            batch_size: pictures in one pass.
+            progress: told how many of how many pictures are drawn.
+
+        Raises PerdureError for a concept that the bank has not learned, and for unequal lengths.
+        """
+        if len(prompts) != len(seeds):
+            raise PerdureError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many.")
+        advice = self.base.hints.get("drawing", {})
+        arguments: dict[str, Any] = {
+            "num_inference_steps": steps or int(advice.get("steps", 30)),
+            "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
+        }
+        self.base.tokens.set(self.rows)
+        groups: dict[frozenset[str], list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            spoken = frozenset(self.base.tokens.check(prompt))
+            key = spoken if self.method.prompt_dependent else frozenset()
+            groups.setdefault(key, []).append(place)
+        pictures: dict[int, Image.Image] = {}
+        try:
+            for spoken, places in groups.items():
+                self.base.fold(self.method.mix(self.kept, sorted(spoken)))
+                for start in range(0, len(places), batch_size):
+                    batch = places[start : start + batch_size]
+                    with torch.no_grad(), self.base.autocast():
+                        out = self.base.pipeline(
+                            [prompts[i] for i in batch],
+                            negative_prompt=[negative] * len(batch),
+                            generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
+                            height=self.base.size,
+                            width=self.base.size,
+                            **arguments,
+                        )
+                    pictures |= dict(zip(batch, out.images, strict=True))
+                    progress(len(pictures), len(prompts))
+        finally:
+            self.base.fold({})
+        return [pictures[i] for i in range(len(prompts))]
+
+    def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
+        """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
+
+        Args:
+            folder: must not exist, or be empty.
+            spoken: for a method whose mixture depends on the prompt, the concepts to fold for.
+
+        Raises PerdureError where the folder is in use, or such a method is given no concept.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
+        if self.method.prompt_dependent and not spoken:
+            raise PerdureError(
+                f"What {self.method.name} draws depends on the concepts in the prompt, so it cannot "
+                "be folded for all of them: name the concepts to fold with --concept."
+            )
+        self.base.tokens.set(self.rows)
+        self.base.fold(self.method.mix(self.kept, list(spoken)))
+        try:
+            self.base.pipeline.save_pretrained(folder, safe_serialization=True)
+        finally:
+            self.base.fold({})
+
+
+def draw(
+    base: Base, bank: Bank | Path | str, prompts: Sequence[str], **options: Any
+) -> list[Image.Image]:
+    """Draw prompts with a bank: see `Painter.draw`. ``seeds`` default to 0, 1, 2, ..."""
+    options.setdefault("seeds", range(len(prompts)))
+    return Painter(base, bank).draw(prompts, **options)
+
+
+def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures of one size in rows, as one picture."""
+    width, height = pictures[0].size
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    for k, picture in enumerate(pictures):
+        sheet.paste(picture, (k % columns * width, k // columns * height))
+    return sheet
+

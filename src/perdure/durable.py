@@ -1,0 +1,38 @@
+"""Files that outlive a power cut: written, and synced before anything refers to them."""
+
+import os
+from pathlib import Path
+
+__all__ = ["sync_file", "sync_folder", "sync_tree", "write_file"]
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file and sync it; missing folders are made, and not synced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's contents last."""
+    with path.open("r+b") as file:  # Windows syncs no file that is open for reading alone
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Make the renames in a folder last; Windows cannot open folders."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(path: Path) -> None:
+    """Make the names in a folder, and in all below it, last."""
+    for child in sorted(path.rglob("*")):
+        if child.is_dir():
+            sync_folder(child)
+    sync_folder(path)

@@ -1,0 +1,1 @@
+"""Pictures, latents, objective, loop, concept."""

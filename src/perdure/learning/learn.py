@@ -1,0 +1,289 @@
+"""Teach a bank one task: read the pictures, train, keep; resumable after a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.bank import Bank, TaskRecord
+from perdure.base.base import Base
+from perdure.errors import PerdureError
+from perdure.learning.latents import Latents, cache, reconstruction
+from perdure.learning.loop import LOG, Progress, train
+from perdure.learning.pictures import Pictures, read_pictures
+from perdure.learning.settings import LearnSettings, make_settings
+from perdure.methods import Kept, Method, build
+
+__all__ = ["Task", "build_method", "discard", "learn", "resume"]
+
+_REQUEST = "request.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One learning step as asked for, and all that a resume needs to go on with it."""
+
+    sources: Mapping[str, tuple[str, ...]]
+    """Concept name -> its picture folder, or its picture files."""
+    method: str
+    config: Mapping[str, Any]
+    settings: LearnSettings
+    digests: Mapping[str, str]
+    """Concept name -> digest of its pictures, so that a resume cannot go on with others."""
+    nouns: Mapping[str, str]
+    """Concept name -> class noun, for measuring alone."""
+    fingerprint: str
+    """Of the bank when the task began."""
+
+    def save(self, path: Path) -> None:
+        """Write the request, atomically."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({**asdict(self), "settings": self.settings.to_json()}))
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Read what `save` wrote."""
+        values = json.loads(path.read_text())
+        values["settings"] = make_settings({}, values["settings"])
+        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
+        return cls(**values)
+
+
+def build_method(name: str, base: Base, options: Mapping[str, Any] | None = None) -> Method:
+    """A method by name; the user's options overrule what the base advises for it.
+
+    Raises PerdureError for an unknown method or option.
+    """
+    advice = base.hints.get("methods", {}).get(name, {})
+    try:
+        return build(name, **{**advice, **(options or {})})
+    except ValueError as error:
+        raise PerdureError(f"{error}") from error
+
+
+def learn(
+    base: Base,
+    bank: Bank | Path | str,
+    concepts: Mapping[str, Path | str | Sequence[Path | str]],
+    *,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    nouns: Mapping[str, str] | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    note: Callable[[str], None] = lambda sentence: None,
+    wait: float = 0,
+    **settings: Any,
+) -> TaskRecord:
+    """Teach the bank the concepts of one task from their pictures.
+
+    Args:
+        base: the frozen model; a new bank is bound to it.
+        bank: a bank or its folder, which is made where it is missing.
+        concepts: name -> a folder of pictures, or picture files.
+        method: name of the method. Defaults to the bank's own, for a new bank to `c-lora`.
+        options: the method's options; defaults to the bank's own.
+        nouns: concept -> class noun, kept for measuring; training prompts never hold it.
+        report: told the progress after every step.
+        note: told sentences for the user (pictures left out, a base that does not fit).
+        wait: seconds to wait for another writer.
+        **settings: fields of `LearnSettings`.
+
+    Raises PerdureError for anything that the user can mend; the bank is then what it was.
+    """
+    bank = _bank(bank, base, method, options)
+    base_method = build(bank.method, **bank.config)
+    chosen = make_settings(base.hints.get("learning", {}), settings)
+    with bank.lock(wait, verb="learn"):
+        _refuse_unfinished(bank)
+        bank.check_base(base.identity)
+        bank.check_new(list(concepts))
+        pictures = {
+            name: read_pictures(source, size=base.size, fit=chosen.fit)
+            for name, source in concepts.items()
+        }
+        task = Task(
+            sources={name: tuple(str(f.resolve()) for f in p.files) for name, p in pictures.items()},
+            method=bank.method,
+            config=bank.config,
+            settings=chosen,
+            digests={name: p.digest for name, p in pictures.items()},
+            nouns=dict(nouns or {}),
+            fingerprint=bank.fingerprint,
+        )
+        bank.clear_workspace()
+        bank.workspace.mkdir(parents=True, exist_ok=True)
+        task.save(bank.workspace / _REQUEST)
+        return _run(base, bank, base_method, task, pictures, report, note)
+
+
+def resume(
+    base: Base,
+    bank: Bank | Path | str,
+    *,
+    report: Callable[[Progress], None] = lambda progress: None,
+    note: Callable[[str], None] = lambda sentence: None,
+    wait: float = 0,
+) -> TaskRecord:
+    """Go on with the learn that was interrupted; it ends in the same weights, bit for bit.
+
+    Raises PerdureError where nothing was interrupted, or the pictures or the bank have changed.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    with bank.lock(wait, verb="learn"):
+        bank.check_base(base.identity)
+        path = bank.workspace / _REQUEST
+        if not path.exists():
+            raise PerdureError(f"Nothing was interrupted in {bank.path}: start with `perdure learn`.")
+        task = Task.load(path)
+        if task.fingerprint != bank.fingerprint:
+            if set(task.sources) <= set(bank.concepts):  # killed after it was kept
+                bank.clear_workspace()
+                return next(t for t in bank.tasks if set(t.concepts) == set(task.sources))
+            raise PerdureError(
+                f"The bank {bank.path} has changed since that learn began: start it again with "
+                "`perdure learn --discard`."
+            )
+        pictures = {
+            name: read_pictures(files, size=base.size, fit=task.settings.fit)
+            for name, files in task.sources.items()
+        }
+        for name, read in pictures.items():
+            if read.digest != task.digests[name]:
+                raise PerdureError(
+                    f"The pictures of <{name}> are not those that the learn began with: put them "
+                    "back, or start again with `perdure learn --discard`."
+                )
+        return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
+
+
+def discard(bank: Bank | Path | str) -> None:
+    """Give up an interrupted learn; the bank's concepts are untouched."""
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    with bank.lock(verb="discard"):
+        bank.clear_workspace()
+
+
+def _bank(
+    bank: Bank | Path | str, base: Base, method: str | None, options: Mapping[str, Any] | None
+) -> Bank:
+    if not isinstance(bank, Bank):
+        path = Path(bank)
+        if not (path / "bank.json").exists():
+            made = build_method(method or "c-lora", base, options)
+            config = made.describe()["config"]
+            return Bank.open_or_create(path, base=base.identity, method=made.name, config=config)
+        bank = Bank.open(path)
+    if method is not None or options:
+        asked = method or bank.method
+        known = bank.config if asked == bank.method else {}
+        made = build_method(asked, base, {**known, **(options or {})})
+        bank.check_method(made.name, made.describe()["config"])
+    return bank
+
+
+def _refuse_unfinished(bank: Bank) -> None:
+    path = bank.workspace / _REQUEST
+    if not path.exists():
+        return
+    task = Task.load(path)
+    if set(task.sources) <= set(bank.concepts):
+        return
+    names = ", ".join(f"<{name}>" for name in task.sources)
+    raise PerdureError(
+        f"A learn of {names} was interrupted in {bank.path}: go on with "
+        f"`perdure learn --resume --bank {bank.path}`, or give it up with --discard."
+    )
+
+
+def _run(
+    base: Base,
+    bank: Bank,
+    method: Method,
+    task: Task,
+    pictures: Mapping[str, Pictures],
+    report: Callable[[Progress], None],
+    note: Callable[[str], None],
+) -> TaskRecord:
+    """Encode, train and keep; the same from the start and from any checkpoint."""
+    settings = task.settings
+    latents: dict[str, Latents] = {}
+    facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
+    for name, read in pictures.items():
+        for sentence in read.notes:
+            note(sentence)
+        base.fold({})
+        latents[name] = cache(base, read.tensor, flip=settings.flip)
+        psnr, warning = reconstruction(base, read, latents[name])
+        facts["pictures"][name], facts["psnr"][name] = len(read), round(psnr, 2)
+        if warning:
+            note(warning)
+    generator = torch.Generator().manual_seed(settings.seed)
+    kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
+    old_rows = bank.rows()
+    new_rows = {name: base.tokens.random_row(generator) for name in pictures}
+    base.tokens.set({})
+    prior = _prior(base, settings) if settings.prior else None
+    base.tokens.set({**old_rows, **new_rows})
+    learner = method.start(base.shapes, kept, new_rows, generator)
+    base.fold(method.past(kept))
+    try:
+        facts |= train(
+            base,
+            learner,
+            latents,
+            settings,
+            folder=bank.workspace,
+            prior=prior,
+            report=report,
+        )
+    finally:
+        base.fold({})
+    _assert_unmoved(base, old_rows)
+    facts |= {"nouns": dict(task.nouns), "settings": settings.to_json(), "parameters": _count(learner)}
+    record = bank.commit(
+        concepts=list(pictures),
+        tensors=method.keep(learner),
+        rows={name: row.detach().cpu() for name, row in learner.tokens().items()},
+        facts=facts,
+        method=method.name,
+        config=bank.config,
+        extra_files={LOG: (bank.workspace / LOG).read_bytes()},
+    )
+    bank.clear_workspace()
+    return record
+
+
+def _prior(base: Base, settings: LearnSettings) -> Latents:
+    """Pictures of the prior prompt by the untouched base, kept as the latents they were drawn as."""
+    drawn = []
+    for start in range(0, settings.prior_pictures, 8):
+        seeds = range(start, min(start + 8, settings.prior_pictures))
+        with torch.no_grad(), base.autocast():
+            out = base.pipeline(
+                [settings.prior] * len(seeds),
+                num_inference_steps=25,
+                generator=[torch.Generator().manual_seed((settings.seed << 20) + s) for s in seeds],
+                output_type="latent",
+            )
+        drawn.append(out.images.float())
+    mean = torch.cat(drawn)
+    return Latents(mean=mean, std=torch.zeros_like(mean))
+
+
+def _count(learner: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in learner.parameters())
+
+
+def _assert_unmoved(base: Base, rows: Mapping[str, Tensor]) -> None:
+    """Past rows never move."""
+    table = base.tokens.embedding().weight
+    for name, row in rows.items():
+        assert torch.equal(table[base.tokens.id_of(name)], row[0].to(table)), name

@@ -1,0 +1,169 @@
+"""The training loop. Step i is a function of the seed and i alone, so a resumed run is the same run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from perdure.adapters import attached
+from perdure.base.base import Base
+from perdure.checkpoint import load_checkpoint, save_checkpoint
+from perdure.errors import PerdureError
+from perdure.learning.latents import Latents
+from perdure.learning.settings import LearnSettings
+from perdure.methods.protocol import Learner
+
+__all__ = ["Progress", "train"]
+
+CHECKPOINT = "checkpoint.safetensors"
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What one step tells: losses, Frobenius norm of the deltas, seconds left of this learn."""
+
+    step: int
+    steps: int
+    loss: float
+    penalty: float
+    norm: float
+    left: float
+
+
+def train(
+    base: Base,
+    learner: Learner,
+    latents: Mapping[str, Latents],
+    settings: LearnSettings,
+    *,
+    folder: Path,
+    prior: Latents | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, float]:
+    """Train ``learner`` on a base that has the past folded in; returns facts about the run.
+
+    Args:
+        base: frozen; its tokens already include the new concepts.
+        learner: the method's trainable state.
+        latents: of each new concept, by name.
+        settings: steps, rates, seed and the rest.
+        folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
+        prior: latents of the prior prompt's pictures, drawn by the untouched base.
+        report: called after every step.
+
+    Raises PerdureError where the loss is no longer a number.
+    """
+    path = folder / CHECKPOINT
+    learner.to(base.device)
+    groups = learner.groups()
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": groups["deltas"], "lr": settings.lr, "weight_decay": settings.weight_decay},
+            {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
+        ]
+    )
+    named = dict(learner.named_parameters())
+    done, spent = 0, 0.0
+    if path.exists():
+        facts = load_checkpoint(path, parameters=named, optimizer=optimizer)
+        done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
+    _cut_log(folder / LOG, done)
+    began = time.monotonic()
+    last: dict[str, float] = {}
+    with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
+        for step in range(done, settings.steps):
+            loss, penalty = _step(base, learner, latents, settings, prior, optimizer, step)
+            seconds = time.monotonic() - began
+            left = seconds / (step + 1 - done) * (settings.steps - step - 1)
+            norm = learner.norm()
+            last = {"loss": loss, "penalty": penalty, "norm": norm}
+            log.write(json.dumps({"step": step + 1, **last}) + "\n")
+            report(Progress(step=step + 1, steps=settings.steps, left=left, **last))
+            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
+                log.flush()
+                save_checkpoint(
+                    path,
+                    parameters=named,
+                    optimizer=optimizer,
+                    facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
+                )
+    return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
+
+
+def _step(
+    base: Base,
+    learner: Learner,
+    latents: Mapping[str, Latents],
+    settings: LearnSettings,
+    prior: Latents | None,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> tuple[float, float]:
+    """One optimiser step; returns the denoising loss and the weighted penalty."""
+    generator = torch.Generator().manual_seed((settings.seed << 32) + step)
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for _ in range(settings.accumulate):
+        loss = _denoising(base, learner, latents, settings, generator)
+        if prior is not None:
+            index = torch.randint(len(prior), (settings.batch_size,), generator=generator)
+            x = prior.sample(index, generator)
+            before = _loss(base, x, base.tokens.ids([settings.prior] * len(x)), generator)
+            loss = loss + settings.prior_weight * before
+        (loss / settings.accumulate).backward()
+        total += float(loss.detach()) / settings.accumulate
+    penalty = learner.penalty()
+    if penalty.requires_grad:
+        penalty.backward()
+    if not torch.isfinite(penalty.detach()) or total != total:
+        raise PerdureError(
+            f"Learning diverged at step {step + 1} (loss {total}, penalty {float(penalty)}): "
+            "lower --lr or the method's penalty."
+        )
+    optimizer.step()
+    return total, float(penalty.detach())
+
+
+def _denoising(
+    base: Base,
+    learner: Learner,
+    latents: Mapping[str, Latents],
+    settings: LearnSettings,
+    generator: torch.Generator,
+) -> Tensor:
+    """The objective on a batch of the new concepts' pictures."""
+    names = list(latents)
+    concept = torch.randint(len(names), (settings.batch_size,), generator=generator).tolist()
+    template = torch.randint(len(settings.templates), (settings.batch_size,), generator=generator)
+    chance = torch.rand(settings.batch_size, generator=generator)
+    xs, prompts = [], []
+    for k in range(settings.batch_size):
+        of = latents[names[concept[k]]]
+        xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
+        prompts.append(settings.templates[int(template[k])].format(f"<{names[concept[k]]}>"))
+    with base.tokens.serving(learner.tokens()):
+        return _loss(base, torch.cat(xs), base.tokens.ids(prompts), generator)
+
+
+def _loss(base: Base, x: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    t = torch.randint(base.objective.steps, (len(x),), generator=generator)
+    with base.autocast():
+        states = base.states(ids)
+        noised = base.objective.noised(x, noise, t)
+        said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
+    return F.mse_loss(said.float(), base.objective.target(x, noise, t))
+
+
+def _cut_log(path: Path, done: int) -> None:
+    """Drop the lines that a killed run wrote after its last checkpoint."""
+    lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
+    path.write_text("".join(lines[:done]))

@@ -1,0 +1,89 @@
+"""How to learn: the typed options that every method shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from perdure.errors import PerdureError
+
+__all__ = ["LearnSettings", "make_settings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings:
+    """Options of one learning step. A base may advise its own values in `perdure.json`."""
+
+    steps: int = 800
+    """Optimiser steps."""
+    batch_size: int = 4
+    """Pictures in one forward pass."""
+    accumulate: int = 1
+    """Forward passes in one optimiser step."""
+    lr: float = 5e-4
+    """Learning rate of the deltas (AdamW)."""
+    token_lr: float = 5e-3
+    """Learning rate of the new tokens' rows."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay, on the deltas only."""
+    seed: int = 0
+    """Everything random follows from this and the step's number."""
+    templates: tuple[str, ...] = ("a photo of {}",)
+    """Training prompts; `{}` stands for the concept token."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """Square crop about the centre, or the whole picture with a border."""
+    flip: bool = False
+    """Also learn from mirrored pictures; leave it off for faces and lettering."""
+    prior: str = ""
+    """Prior preservation: a prompt such as `a photo of a person`, drawn by the untouched base."""
+    prior_pictures: int = 200
+    """Pictures of the prior prompt."""
+    prior_weight: float = 1.0
+    """Weight of the prior's loss beside the pictures'."""
+    checkpoint_every: int = 50
+    """Steps between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        whole = ("steps", "batch_size", "accumulate", "prior_pictures", "checkpoint_every")
+        for name in whole:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} is {value!r}, but must be a whole number of at least 1")
+        for name in ("lr", "token_lr", "weight_decay", "prior_weight"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} is {value!r}, but must be a number")
+            if not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is {value!r}, but must be a finite number of at least 0")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed is {self.seed!r}, but must be a whole number from 0 to 2^31 - 1")
+        if not self.templates or any(text.count("{}") != 1 for text in self.templates):
+            raise ValueError(
+                f"templates are {self.templates!r}, but each must hold {{}} once, for the token"
+            )
+        if self.fit not in ("crop", "letterbox"):
+            raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
+
+    def to_json(self) -> dict[str, Any]:
+        """Field name -> JSON value; `make_settings({}, values)` makes it again."""
+        return asdict(self)
+
+
+def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:
+    """Settings from a base's advice, overruled by what the user gave.
+
+    Raises PerdureError for an option that does not exist or a value that does not fit.
+    """
+    values = {**advice, **given}
+    known = [field.name for field in fields(LearnSettings)]
+    for name in values:
+        if name not in known:
+            raise PerdureError(f"There is no learning option {name!r}: choose from {', '.join(known)}.")
+    if "templates" in values:
+        values["templates"] = tuple(values["templates"])
+    try:
+        return LearnSettings(**values)
+    except ValueError as error:
+        raise PerdureError(f"Learning option {error}.") from error

@@ -1,0 +1,82 @@
+"""What a new concept cost the earlier ones, seen without any old picture.
+
+Right after a concept is learned it is drawn with fixed seeds and these drawings stay beside its task;
+after every later learn the same seeds are drawn again and compared with them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.drawing.painter import Painter, grid
+from perdure.measuring.evaluate import PLAIN
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.scores import mmd
+
+__all__ = ["Cost", "what_it_cost"]
+
+SEEDS = range(500, 504)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """How an earlier concept is drawn now, against how it was drawn right after it was learned."""
+
+    concept: str
+    likeness_kept: float
+    """Mean cosine of the same seed's drawings then and now; 1 is unchanged."""
+    mmd: float
+    """MMD of the two sets of drawings; 0 is unchanged."""
+
+
+def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) -> list[Cost]:
+    """Draw every concept again, keep the newest's drawings, and say what the last task cost.
+
+    Writes into the last task's folder: `previews/<concept>-<seed>.png` for its own concepts,
+    `cost.json`, and `cost.png`, a strip a concept with then above now.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    painter = Painter(base, bank)
+    last = bank.tasks[-1]
+    for name in last.concepts:
+        for seed, picture in zip(SEEDS, _drawn(painter, name), strict=True):
+            bank.add_task_file(last, f"previews/{name}-{seed}.png", _png(picture))
+    costs, strips = [], []
+    for task in bank.tasks[:-1]:
+        for name in task.concepts:
+            paths = [bank.task_folder(task) / f"previews/{name}-{seed}.png" for seed in SEEDS]
+            if not all(path.exists() for path in paths):
+                continue
+            then, now = [Image.open(path).convert("RGB") for path in paths], _drawn(painter, name)
+            before, after = encoder.identities(then), encoder.identities(now)
+            costs.append(
+                Cost(
+                    concept=name,
+                    likeness_kept=float((before * after).sum(1).mean()),
+                    mmd=mmd(before, after),
+                )
+            )
+            strips += [*then, *now]
+    rows = {"encoder": encoder.identity_name, "costs": [asdict(cost) for cost in costs]}
+    bank.add_task_file(last, "cost.json", json.dumps(rows, indent=1).encode())
+    if strips:
+        bank.add_task_file(last, "cost.png", _png(grid(strips, 2 * len(SEEDS))))
+    return costs
+
+
+def _drawn(painter: Painter, name: str) -> Sequence[Image.Image]:
+    return painter.draw([PLAIN.format(f"<{name}>")] * len(SEEDS), seeds=SEEDS)
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,193 @@
+"""Draw a bank's concepts as they were after every task, and score them: the task-by-time matrix.
+
+The past of a bank is immutable, so how concept j was drawn after task i is drawn again at any time:
+with the first i + 1 tasks alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.drawing.painter import Painter
+from perdure.learning.pictures import read_pictures
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.scores import (
+    clip_score_cifc,
+    image_alignment,
+    kid,
+    mmd,
+    text_alignment,
+)
+
+__all__ = ["CONTEXTS", "PLAIN", "Bounds", "Evaluation", "evaluate"]
+
+PLAIN = "a photo of {}"
+"""The prompt behind every score of likeness."""
+CONTEXTS = (
+    "a photo of {}, at the beach",
+    "a photo of {}, in the forest",
+    "a photo of {}, in the snow",
+    "a photo of {}, at night",
+    "a photo of {}, in the city",
+    "a photo of {} wearing a hat, in a meadow",
+)
+"""Prompts behind text alignment."""
+ORDINARY = (
+    "a photo of a person, at the beach",
+    "a photo of a cat, in the forest",
+    "a photo of a dog, in a room",
+    "a photo of a castle, in the snow",
+    "a photo of a house, by the sea",
+    "a photo of a teapot, in a room",
+)
+"""Prompts without any concept, behind base drift."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What the main score can be for a concept, from its reference pictures alone."""
+
+    ceiling: float
+    """The references through the autoencoder against the other references."""
+    floor: float
+    """The references of the other concepts against this one's."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """Raw scores of every concept after every task, and the pictures behind them."""
+
+    matrix: TaskMatrix
+    drawn: Mapping[str, Mapping[int, Sequence[Image.Image]]]
+    """Concept -> task index -> pictures of the plain prompt."""
+    contexts: Mapping[str, Sequence[tuple[str, Image.Image]]]
+    """Concept -> (prompt, picture) at the end."""
+    references: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    encoder: str = ""
+
+
+def evaluate(
+    base: Base,
+    bank: Bank | Path | str,
+    encoder: MetricEncoder,
+    *,
+    references: Mapping[str, Path | Sequence[Path]] | None = None,
+    nouns: Mapping[str, str] | None = None,
+    pictures: int = 8,
+    contexts: Sequence[str] = CONTEXTS,
+    seed: int = 1000,
+    progress: Callable[[str], None] = lambda sentence: None,
+) -> Evaluation:
+    """Score every concept of a bank after every task.
+
+    Args:
+        base: the bank's base.
+        bank: what was learned.
+        encoder: the metric encoder; it is named in the result.
+        references: concept -> real pictures of it; without them only drawings are compared.
+        nouns: concept -> the class noun that stands for its token in text alignment; by default
+            what the bank was told, else "subject".
+        pictures: drawn for each concept at each moment, from the seeds ``seed``, ``seed + 1``, ...
+        contexts: prompts with `{}` for the token, drawn right after learning and at each later task.
+        seed: first seed.
+        progress: told what is being drawn.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    real = {
+        name: read_pictures(source, size=base.size).tensor
+        for name, source in (references or {}).items()
+    }
+    images = {name: _images(tensor) for name, tensor in real.items()}
+    likeness = {name: encoder.identities(shown) for name, shown in images.items()}
+    general = {name: encoder.pictures(shown) for name, shown in images.items()}
+    bounds = _bounds(base, encoder, real, likeness)
+    matrix = TaskMatrix(tasks=())
+    drawn: dict[str, dict[int, list[Image.Image]]] = {}
+    at_first: dict[str, Tensor] = {}
+    in_context: dict[str, list[tuple[str, Image.Image]]] = {}
+    untouched = Painter(base, bank, upto=0)
+    seeds = list(range(seed, seed + 2 * len(ORDINARY)))
+    ordinary = encoder.pictures(untouched.draw([*ORDINARY, *ORDINARY], seeds=seeds))
+    for task, record in enumerate(bank.tasks):
+        painter = Painter(base, bank, upto=task + 1)
+        cells: dict[str, dict[str, float]] = {}
+        progress(f"drawing {len(painter.rows)} concepts as they were after <{record.concepts[0]}>")
+        drift = painter.draw([*ORDINARY, *ORDINARY], seeds=seeds)
+        apart = float(1 - (encoder.pictures(drift) * ordinary).sum(1).mean())
+        for name in painter.rows:
+            plain = painter.draw(
+                [PLAIN.format(f"<{name}>")] * pictures, seeds=range(seed, seed + pictures)
+            )
+            drawn.setdefault(name, {})[task] = plain
+            prompts = [text.format(f"<{name}>") for text in contexts]
+            shown = painter.draw(prompts, seeds=range(seed, seed + len(prompts)))
+            in_context[name] = list(zip(prompts, shown, strict=True))
+            features, who = encoder.pictures(plain), encoder.identities(plain)
+            noun = (nouns or {}).get(name) or bank.metadata(name)["facts"].get("nouns", {}).get(
+                name, "subject"
+            )
+            words = encoder.texts([text.format(_article(noun)) for text in contexts])
+            seen = encoder.pictures(shown)
+            first = at_first.setdefault(name, who)
+            cell = {
+                "likeness_kept": float((who * first).sum(1).mean()),
+                "mmd_change": mmd(first, who),
+                "text_alignment": text_alignment(seen, words),
+                "clip_score_cifc": clip_score_cifc(seen, words),
+                "base_drift": apart,
+            }
+            if name in real:
+                cell |= {
+                    "identity": image_alignment(who, likeness[name]),
+                    "image_alignment": image_alignment(features, general[name]),
+                    "mmd": mmd(features, general[name]),
+                    "kid": kid(features, general[name]),
+                }
+            for score, value in cell.items():
+                cells.setdefault(score, {})[name] = value
+        matrix = matrix.after_task(record.concepts, cells)
+    return Evaluation(
+        matrix=matrix,
+        drawn=drawn,
+        contexts=in_context,
+        references=images,
+        bounds=bounds,
+        encoder=encoder.name,
+    )
+
+
+def _bounds(
+    base: Base, encoder: MetricEncoder, real: Mapping[str, Tensor], likeness: Mapping[str, Tensor]
+) -> dict[str, Bounds]:
+    bounds = {}
+    for name, tensor in real.items():
+        others = [features for other, features in likeness.items() if other != name]
+        if not others or len(tensor) < 2:
+            continue
+        rebuilt = encoder.identities(_images(base.decode(base.encode(tensor)[0]).cpu()))
+        bounds[name] = Bounds(
+            ceiling=image_alignment(rebuilt, likeness[name], distinct=True),
+            floor=image_alignment(torch.cat(others), likeness[name]),
+        )
+    return bounds
+
+
+def _images(tensor: Tensor) -> list[Image.Image]:
+    """PIL pictures of (N, 3, H, W) in [-1, 1]."""
+    array = ((tensor + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(np.ascontiguousarray(picture)) for picture in array]
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

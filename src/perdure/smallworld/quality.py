@@ -1,0 +1,524 @@
+"""How good the base is, on identities and prompts that no training stage has learned from.
+
+Three sets of held-out scenes, identities disjoint: A is rendered, and drawn from its prompts; B is
+rendered, the reference of the distances; C holds two photographs of each of many identities. What
+the world's own renderer scores stands beside what the base scores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from PIL import Image
+from torch import Tensor
+
+from perdure.measuring import MetricEncoder, auc, frechet, mmd
+from perdure.smallworld.identities import check_seed, generator, phrase
+from perdure.smallworld.train.vae import psnr
+from perdure.smallworld.world import (
+    ACCESSORIES,
+    BACKGROUNDS,
+    DOMAINS,
+    EXPRESSIONS,
+    NOUNS,
+    SIZE,
+    SPLITS,
+    STYLES,
+    Context,
+    Scene,
+    identity,
+    prompt,
+    references,
+)
+
+__all__ = [
+    "AIM_AUC",
+    "AIM_PSNR",
+    "AIM_RATIO",
+    "ATTRIBUTES",
+    "Quality",
+    "Recognition",
+    "Row",
+    "candidates",
+    "draw",
+    "held_out_scenes",
+    "measure_quality",
+    "recognised",
+    "reconstruction_psnr",
+    "scene_prompt",
+    "verification_auc",
+]
+
+AIM_PSNR = 30.0
+"""dB: the autoencoder, over all renders and over photographs of people."""
+AIM_AUC = 0.998
+"""Identity verification of people."""
+AIM_RATIO = 0.9
+"""Recognition of an attribute in drawn pictures, over the same in renders."""
+
+ATTRIBUTES = ("domain", "background", "accessory", "style", "expression")
+COLUMNS = 12
+GAP = 2
+_TAG = 5  # keeps these draws apart from the world's own
+
+Progress = Callable[[str], None]
+
+
+class Row(NamedTuple):
+    """One line of a table; ``ok`` is None where there is no aim."""
+
+    name: str
+    value: str
+    aim: str
+    ok: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """One attribute, recognised without training by the metric encoder: shares in [0, 1]."""
+
+    drawn: float
+    """Share recognised in drawn pictures."""
+    renders: float
+    """The same in real renders of the same scenes."""
+    chance: float
+    """Share that blind guessing would get."""
+    count: int
+    """Pictures of each kind."""
+
+    @property
+    def ratio(self) -> float:
+        """``drawn / renders``; 0 where nothing is recognised in the renders."""
+        return self.drawn / self.renders if self.renders else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quality:
+    """The base's figures. All but the speed are functions of the weights and the settings below."""
+
+    psnr: Mapping[str, float]
+    """Autoencoder, mean over pictures, dB: "all", each domain, each style, "photos of people"."""
+    auc: Mapping[str, float]
+    """Identity verification, by domain."""
+    identities: int
+    """Identities a domain behind ``auc``."""
+    recognition: Mapping[str, Recognition]
+    """By attribute, in the order of ``ATTRIBUTES``."""
+    mmd: float
+    """Squared MMD of image embeddings, unscaled: drawn (A) to renders (B)."""
+    mmd_renders: float
+    """The same, renders (A) to renders (B): what a perfect base would score."""
+    frechet: float
+    """Fréchet distance of image embeddings: drawn (A) to renders (B)."""
+    frechet_renders: float
+    """The same, renders (A) to renders (B)."""
+    pictures_per_second: float
+    """Drawing alone, text encoding and decoding included."""
+    pictures: int
+    seed: int
+    steps: int
+    guidance: float
+    batch: int
+    autocast: bool
+    device: str
+    threads: int
+    """Threads that torch may use on the CPU."""
+    encoder: str
+    """Name of the metric encoder."""
+    grid: Image.Image = field(repr=False)
+    """For each domain a row of renders and below it the pictures drawn from the same prompts."""
+    grid_prompts: tuple[tuple[str, ...], ...] = field(repr=False)
+    """The grid's prompts: one tuple a domain, one prompt a column."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every figure that has an aim reaches it."""
+        return all(row.ok for row in self.rows() if row.ok is not None)
+
+    def rows(self) -> list[Row]:
+        """The figures as lines of a table, in reading order."""
+        rows = []
+        for name, value in self.psnr.items():
+            title = f"Autoencoder PSNR, {name} (dB)"
+            if name in ("all", "photos of people"):
+                rows.append(_aimed(title, value, AIM_PSNR, f"{value:.2f}"))
+            else:
+                rows.append(Row(title, f"{value:.2f}", "", None))
+        for domain, value in self.auc.items():
+            title = f"Identity AUC, {domain} ({self.identities} identities)"
+            if domain == "person":
+                rows.append(_aimed(title, value, AIM_AUC, f"{value:.4f}"))
+            else:
+                rows.append(Row(title, f"{value:.4f}", "", None))
+        for attribute, share in self.recognition.items():
+            text = (
+                f"{share.drawn:.3f} / {share.renders:.3f} = {share.ratio:.3f} "
+                f"(chance {share.chance:.2f}, {share.count} pictures)"
+            )
+            title = f"Recognised {attribute}, drawn / renders"
+            rows.append(_aimed(title, share.ratio, AIM_RATIO, text))
+        between = "two sets of renders"
+        speed = (
+            f"{self.pictures_per_second:.2f} ({self.device}, {self.threads} threads, "
+            f"{self.steps} steps, guidance {self.guidance:g}, batches of {self.batch}, "
+            f"{'bf16' if self.autocast else 'no'} autocast)"
+        )
+        return [
+            *rows,
+            Row(
+                "MMD × 1000, drawn to renders",
+                f"{1000 * self.mmd:.3f} ({between} {1000 * self.mmd_renders:.3f})",
+                "",
+                None,
+            ),
+            Row(
+                "Fréchet distance, drawn to renders",
+                f"{self.frechet:.4f} ({between} {self.frechet_renders:.4f})",
+                "",
+                None,
+            ),
+            Row("Pictures a second", speed, "", None),
+        ]
+
+    def to_json(self) -> dict[str, object]:
+        """Every figure and setting, without the grid's pixels; ``json.dumps`` takes it as it is."""
+        skipped = ("grid", "recognition")
+        plain: dict[str, object] = {
+            item.name: getattr(self, item.name)
+            for item in dataclasses.fields(self)
+            if item.name not in skipped
+        }
+        return plain | {
+            "psnr": dict(self.psnr),
+            "auc": dict(self.auc),
+            "recognition": {
+                name: dataclasses.asdict(share) | {"ratio": share.ratio}
+                for name, share in self.recognition.items()
+            },
+            "grid_prompts": [list(prompts) for prompts in self.grid_prompts],
+            "aims": {"psnr": AIM_PSNR, "auc": AIM_AUC, "ratio": AIM_RATIO},
+            "passed": self.passed,
+        }
+
+
+def _aimed(name: str, value: float, aim: float, text: str) -> Row:
+    return Row(name, text, f">= {aim:g}", value >= aim)
+
+
+def held_out_scenes(domain: str, seeds: Sequence[int], rng: np.random.Generator) -> list[Scene]:
+    """One scene an identity; over the list every word of every attribute is equally frequent."""
+
+    def even(values: Sequence[str]) -> list[str]:
+        return [values[i % len(values)] for i in rng.permutation(len(seeds))]
+
+    contexts = zip(
+        even(BACKGROUNDS),
+        even(ACCESSORIES[domain]),
+        even(EXPRESSIONS if domain == "person" else ("neutral",)),
+        even(tuple(STYLES)),
+        strict=True,
+    )
+    return [
+        Scene(
+            identities=(identity(domain, seed),),
+            context=Context(background=place, accessory=worn, expression=face, style=style),
+            render_seed=int(rng.integers(0, 2**62)),
+        )
+        for seed, (place, worn, face, style) in zip(seeds, contexts, strict=True)
+    ]
+
+
+def scene_prompt(scene: Scene) -> str:
+    """The full prompt: all coarse words of the first identity and every word of the context."""
+    return prompt(scene.identities[0].description, scene.context)
+
+
+def candidates(scene: Scene, attribute: str) -> tuple[list[str], int] | None:
+    """Prompts of ``scene`` that differ in ``attribute`` alone, and the index of the true one.
+
+    The prompts for the domain name the subject by its general noun and leave out accessory and
+    expression, which not every domain can have. None where the attribute does not apply (an
+    expression without a person). Raises ValueError for an attribute outside ``ATTRIBUTES``.
+    """
+    who, context = scene.identities[0], scene.context
+    if attribute == "domain":
+        bare = dataclasses.replace(context, accessory="none", expression="neutral")
+        texts = [prompt(phrase(NOUNS[domain], [], []), bare) for domain in DOMAINS]
+        return texts, DOMAINS.index(who.domain)
+    choices: Mapping[str, Sequence[str]] = {
+        "background": BACKGROUNDS,
+        "accessory": ACCESSORIES[who.domain],
+        "style": tuple(STYLES),
+        "expression": EXPRESSIONS,
+    }
+    if attribute not in choices:
+        raise ValueError(
+            f"attribute: {attribute!r} is unknown; choose one of {', '.join(ATTRIBUTES)}"
+        )
+    if attribute == "expression" and who.domain != "person":
+        return None
+    texts = [
+        prompt(who.description, dataclasses.replace(context, **{attribute: value}))
+        for value in choices[attribute]
+    ]
+    return texts, choices[attribute].index(getattr(context, attribute))
+
+
+def recognised(images: Tensor, texts: Sequence[Tensor], truth: Sequence[int]) -> Tensor:
+    """Whether each image (N, d) is nearest to its true text, of its own ``texts[n]`` (k_n, d).
+
+    Rows are unit vectors, so the product is the cosine. Returns bool (N,).
+    """
+    found = [
+        int((own @ image).argmax()) == true
+        for image, own, true in zip(images, texts, truth, strict=True)
+    ]
+    return torch.tensor(found, dtype=torch.bool)
+
+
+@torch.no_grad()
+def reconstruction_psnr(vae: AutoencoderKL, pictures: Tensor, batch: int = 32) -> Tensor:
+    """PSNR in dB, (N,), of uint8 pictures (N, H, W, 3) encoded (mode) and decoded."""
+    done = []
+    model: Any = vae  # type checkers do not see that it is a torch module
+    weights = next(model.parameters())
+    for part in pictures.split(batch):
+        x = part.permute(0, 3, 1, 2).to(weights.device).float() / 127.5 - 1
+        y = model.decode(model.encode(x.to(weights.dtype)).latent_dist.mode()).sample
+        done.append(psnr(x, y.float()).cpu())
+    return torch.cat(done)
+
+
+def verification_auc(features: Tensor) -> float:
+    """Probability that two pictures of one identity are nearer than two of different ones.
+
+    Rows 2k and 2k + 1 of ``features`` (2 n, d), unit vectors, show one identity. Positive pairs are
+    these n; negative pairs are the n (n - 1) of a first picture and another identity's second one.
+    """
+    cosine = features[0::2] @ features[1::2].T
+    same = torch.eye(len(cosine), dtype=torch.bool)
+    return auc(cosine[same], cosine[~same])
+
+
+def draw(
+    pipeline: StableDiffusionPipeline,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    autocast: bool = False,
+    progress: Progress | None = None,
+) -> Tensor:
+    """uint8 (N, 64, 64, 3) by the stock pipeline call; one CPU generator a picture.
+
+    ``autocast`` runs the call under bf16 autocast. The pipeline's progress bar is off meanwhile.
+    """
+    stock: Any = pipeline  # type checkers do not see its members
+    bar = dict(getattr(stock, "_progress_bar_config", {}))
+    stock.set_progress_bar_config(disable=True)
+    done: list[Tensor] = []
+    try:
+        for start in range(0, len(prompts), batch):
+            part = slice(start, start + batch)
+            with torch.autocast(stock.device.type, torch.bfloat16, enabled=autocast):
+                pictures = stock(
+                    list(prompts[part]),
+                    height=SIZE,
+                    width=SIZE,
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
+                    output_type="np",
+                ).images
+            done.append(torch.from_numpy((pictures * 255 + 0.5).clip(0, 255).astype(np.uint8)))
+            if progress:
+                progress(f"drawn {min(start + batch, len(prompts))} of {len(prompts)} pictures")
+    finally:
+        stock.set_progress_bar_config(**bar)
+    return torch.cat(done)
+
+
+def _recognition(
+    encoder: MetricEncoder, scenes: Sequence[Scene], drawn: Tensor, renders: Tensor
+) -> dict[str, Recognition]:
+    """``drawn`` and ``renders`` are image embeddings (N, d) of ``scenes``."""
+    asked = {
+        attribute: [
+            (i, *found) for i, scene in enumerate(scenes) if (found := candidates(scene, attribute))
+        ]
+        for attribute in ATTRIBUTES
+    }
+    unique = list(dict.fromkeys(t for own in asked.values() for _, texts, _ in own for t in texts))
+    at = {text: i for i, text in enumerate(unique)}
+    features = encoder.texts(unique)
+    shares = {}
+    for attribute, own in asked.items():
+        index = [i for i, _, _ in own]
+        texts = [features[[at[text] for text in group]] for _, group, _ in own]
+        truth = [true for _, _, true in own]
+        shares[attribute] = Recognition(
+            drawn=recognised(drawn[index], texts, truth).double().mean().item(),
+            renders=recognised(renders[index], texts, truth).double().mean().item(),
+            chance=math.fsum(1 / len(group) for _, group, _ in own) / len(own),
+            count=len(own),
+        )
+    return shares
+
+
+def _psnr(
+    vae: AutoencoderKL,
+    scenes: Sequence[Scene],
+    renders: Tensor,
+    people: Tensor,
+    batch: int,
+) -> dict[str, float]:
+    values = reconstruction_psnr(vae, renders, batch)
+
+    def mean_where(chosen: Sequence[bool]) -> float:
+        return values[torch.tensor(chosen)].double().mean().item()
+
+    means = {"all": values.double().mean().item()}
+    for domain in DOMAINS:
+        means[domain] = mean_where([scene.identities[0].domain == domain for scene in scenes])
+    for style in STYLES:
+        chosen = [scene.context.style == style for scene in scenes]
+        if any(chosen):
+            means[style] = mean_where(chosen)
+    means["photos of people"] = reconstruction_psnr(vae, people, batch).double().mean().item()
+    return means
+
+
+def _grid(scenes: Sequence[Scene], renders: Tensor, drawn: Tensor) -> tuple[Image.Image, list]:
+    """The grid, and for each domain the indices of its columns' scenes."""
+    columns = [
+        [i for i, scene in enumerate(scenes) if scene.identities[0].domain == domain][:COLUMNS]
+        for domain in DOMAINS
+    ]
+    cell = SIZE + GAP
+    width = max(len(index) for index in columns)
+    grid = Image.new("RGB", (width * cell + GAP, 2 * len(DOMAINS) * cell + GAP), "white")
+    for row, index in enumerate(columns):
+        for x, i in enumerate(index):
+            for below, pictures in enumerate((renders, drawn)):
+                corner = (GAP + x * cell, GAP + (2 * row + below) * cell)
+                grid.paste(Image.fromarray(pictures[i].numpy()), corner)
+    return grid, columns
+
+
+def measure_quality(
+    pipeline: StableDiffusionPipeline,
+    encoder: MetricEncoder,
+    *,
+    pictures: int = 512,
+    identities: int = 300,
+    seed: int = 0,
+    steps: int = 25,
+    guidance: float = 3.0,
+    batch: int = 32,
+    autocast: bool = False,
+    progress: Progress | None = None,
+) -> Quality:
+    """Measure the base on held-out identities and prompts; the same seed asks for the same.
+
+    ``pictures`` are drawn, and rendered twice over (sets A and B), equally many of each domain; two
+    photographs of each of ``identities`` a domain are rendered for the verification. ``autocast``
+    draws under bf16 autocast; all else runs in the dtype of the weights. ``progress`` is called
+    with one line now and then. Raises ValueError for fewer than two pictures or identities a
+    domain, and for a count, step or batch that is out of range.
+    """
+    least = {
+        "pictures": (pictures, 2 * len(DOMAINS)),
+        "identities": (identities, 2),
+        "steps": (steps, 1),
+        "batch": (batch, 1),
+    }
+    for name, (value, bound) in least.items():
+        if value < bound:
+            raise ValueError(f"{name}: {value} is too few; give at least {bound}")
+    split = SPLITS["held-out"]
+    share = -(-pictures // len(DOMAINS))
+    if 2 * share + identities > len(split):
+        raise ValueError(
+            f"pictures: {pictures} with {identities} identities need more than the {len(split)} "
+            "held-out identities of a domain; ask for fewer"
+        )
+    check_seed("seed", seed)
+    stock: Any = pipeline
+
+    def say(line: str) -> None:
+        if progress:
+            progress(line)
+
+    say("rendering held-out scenes")
+    a: list[Scene] = []
+    b: list[Scene] = []
+    photos: dict[str, Tensor] = {}
+    for k, domain in enumerate(DOMAINS):
+        rng = generator(_TAG, k, seed)
+        who = [split[i] for i in rng.permutation(len(split))]
+        count = pictures // len(DOMAINS) + (k < pictures % len(DOMAINS))
+        a += held_out_scenes(domain, who[:count], rng)
+        b += held_out_scenes(domain, who[count : 2 * count], rng)
+        pairs = [
+            picture
+            for one in who[2 * count : 2 * count + identities]
+            for picture, _ in references(domain, one, 2, seed)
+        ]
+        photos[domain] = torch.from_numpy(np.stack(pairs))
+    renders_a, renders_b = (
+        torch.from_numpy(np.stack([scene.render() for scene in scenes])) for scenes in (a, b)
+    )
+    say("autoencoder: PSNR")
+    decibels = _psnr(stock.vae, a, renders_a, photos["person"], batch)
+    areas = {}
+    for domain in DOMAINS:
+        say(f"identity verification: {domain}")
+        areas[domain] = verification_auc(encoder.identities(photos[domain]))
+    prompts = [scene_prompt(scene) for scene in a]
+    began = time.perf_counter()
+    drawn = draw(
+        pipeline,
+        prompts,
+        [scene.render_seed for scene in a],
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        autocast=autocast,
+        progress=progress,
+    )
+    seconds = time.perf_counter() - began
+    say("recognition and distances")
+    features, real_a, real_b = (encoder.pictures(some) for some in (drawn, renders_a, renders_b))
+    grid, columns = _grid(a, renders_a, drawn)
+    return Quality(
+        psnr=decibels,
+        auc=areas,
+        identities=identities,
+        recognition=_recognition(encoder, a, features, real_a),
+        mmd=mmd(features, real_b),
+        mmd_renders=mmd(real_a, real_b),
+        frechet=frechet(features, real_b),
+        frechet_renders=frechet(real_a, real_b),
+        pictures_per_second=pictures / seconds,
+        pictures=pictures,
+        seed=seed,
+        steps=steps,
+        guidance=guidance,
+        batch=batch,
+        autocast=autocast,
+        device=str(stock.device),
+        threads=torch.get_num_threads(),
+        encoder=encoder.name,
+        grid=grid,
+        grid_prompts=tuple(tuple(prompts[i] for i in index) for index in columns),
+    )

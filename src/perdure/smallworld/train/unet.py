@@ -1,0 +1,121 @@
+"""Stage 3: the U-Net on cached latents, v-prediction, zero terminal SNR, min-SNR weighting."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from perdure.smallworld.train.data import CAPTIONS, Scenes
+from perdure.smallworld.train.loop import Schedule, train
+from perdure.smallworld.train.vae import LATENT_CHANNELS
+from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
+
+__all__ = ["cache_latents", "make_scheduler", "make_unet", "train_unet"]
+
+BATCH = 64
+EMPTY = 0.1
+"""Share of captions that are left out, for classifier-free guidance."""
+SNR_CAP = 5.0
+
+
+def make_unet() -> UNet2DConditionModel:
+    """The untrained U-Net: 11.5 M parameters, cross-attention at every level."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(96, 160, 144),
+        norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        layers_per_block=1,
+        cross_attention_dim=384,
+        attention_head_dim=2,
+    )
+    unet.set_attn_processor(AttnProcessor())  # faster than sdpa on a CPU with small heads
+    return unet
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's schedule with zero terminal SNR (arXiv 2305.08891), v-prediction."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+def cache_latents(vae: AutoencoderKL, scenes: Scenes, path: Path, count: int) -> dict[str, Tensor]:
+    """Mean and deviation of each latent (fp16, (N, C, 16, 16)) of the first ``count`` pictures."""
+    if path.exists():
+        return load_file(path)
+    pictures = torch.from_numpy(scenes.pictures)[:count]
+    means, deviations = [], []
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for batch in pictures.split(100):
+            x = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
+            posterior = vae.encode(x).latent_dist
+            means.append(posterior.mean.half())
+            deviations.append(posterior.std.half())
+    latents = {"mean": torch.cat(means), "std": torch.cat(deviations)}
+    save_file(latents, path)
+    return latents
+
+
+def train_unet(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    scenes: Scenes,
+    folder: Path,
+    schedule: Schedule,
+    count: int = 100_000,
+) -> UNet2DConditionModel:
+    """Train and return the U-Net; ``vae`` yields latents of mean 0 and deviation 1 a channel."""
+    folder.mkdir(parents=True, exist_ok=True)
+    latents = cache_latents(vae, scenes, folder / "latents.safetensors", count)
+    torch.manual_seed(0)
+    unet = make_unet()
+    ids = torch.from_numpy(scenes.ids)
+    tokenizer = make_tokenizer()
+    empty = torch.tensor(
+        tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"]
+    )
+    alphas = make_scheduler().alphas_cumprod
+    text_encoder.requires_grad_(False)
+
+    def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
+        index = torch.randint(len(latents["mean"]), (BATCH,), generator=generator)
+        which = torch.randint(CAPTIONS, (BATCH,), generator=generator)
+        drop = torch.rand(BATCH, generator=generator) < EMPTY
+        tokens = torch.where(drop[:, None], empty, ids[index, which])
+        mean, std = latents["mean"][index].float(), latents["std"][index].float()
+        x = mean + std * torch.randn(mean.shape, generator=generator)
+        noise = torch.randn(mean.shape, generator=generator)
+        t = torch.randint(1000, (BATCH,), generator=generator)
+        a = alphas[t].sqrt()[:, None, None, None]
+        s = (1 - alphas[t]).sqrt()[:, None, None, None]
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                states = text_encoder(tokens).last_hidden_state
+            v = unet(a * x + s * noise, t, states).sample
+        error = (v.float() - (a * noise - s * x)).square().mean(dim=(1, 2, 3))
+        snr = alphas[t] / (1 - alphas[t])
+        weight = snr.clamp(max=SNR_CAP) / (snr + 1)  # min-SNR for v (arXiv 2303.09556)
+        weight = weight + 0.25  # keeps a share at pure noise, where layout is decided
+        return (weight * error).mean(), {"v_mse": error.mean().item()}
+
+    train(unet, loss_of, schedule=schedule, folder=folder, seed=3)
+    return unet
