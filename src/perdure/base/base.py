@@ -177,7 +177,7 @@ def _open(
     try:
         pipeline = StableDiffusionPipeline.from_pretrained(
             where,
-            torch_dtype=torch.float32,
+            dtype=torch.float32,
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,

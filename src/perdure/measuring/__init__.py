@@ -14,7 +14,6 @@ from perdure.measuring.matrix import (
     mean_right_after,
     right_after,
 )
-from perdure.measuring.page import render_report, write_report
 from perdure.measuring.report import (
     Concept,
     Definition,
@@ -23,6 +22,8 @@ from perdure.measuring.report import (
     Report,
     Shot,
     Strip,
+    render_report,
+    write_report,
 )
 from perdure.measuring.scores import (
     SCORES,

@@ -1,29 +1,26 @@
-"""The report's page: one self-contained HTML file.
+"""What the report's page shows, ready for its template.
 
-Every number that the page prints is derived from the `Report`'s raw matrices, by the named
+Every number that it prints is derived from the `Report`'s raw matrices, by the named
 functions of `matrix` and `scores`.
 """
 
 import base64
 import io
-import os
 import statistics
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
 from perdure.measuring.chart import curves
+from perdure.measuring.contents import Definition, MethodResult, Picture, Report, Strip
 from perdure.measuring.matrix import DEFINITIONS, TaskMatrix
-from perdure.measuring.report import Definition, MethodResult, Picture, Report, Strip
 from perdure.measuring.scores import Score, reach
 from perdure.measuring.tables import WORDS, method_table, number
 
-__all__ = ["render_report", "write_report"]
+__all__ = ["page"]
 
 Range = tuple[float, float]
 
@@ -33,28 +30,8 @@ SHOWN = 4  # pictures of a concept at a moment; the page shows the first large
 HUES = 10  # the page's colours for concepts, --c0 to --c9
 
 
-def write_report(path: str | Path, data: Report) -> None:
-    """Write the page to one HTML file, replacing it whole; missing folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(render_report(data), encoding="utf-8")
-    part.replace(path)
-
-
-def render_report(data: Report) -> str:
-    """The page as HTML text."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.j2").render(_page(data))
-
-
-def _page(data: Report) -> dict[str, Any]:
+def page(data: Report) -> dict[str, Any]:
+    """The names that report.html.j2 uses."""
     concepts: dict[str, dict[str, Any]] = {
         concept.name: {
             "name": concept.name,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from perdure.measuring.contents import MethodResult, Report
 from perdure.measuring.matrix import DERIVED, TaskMatrix
-from perdure.measuring.report import MethodResult, Report
 
 __all__ = ["WORDS", "Column", "markdown_table", "method_table", "number"]
 

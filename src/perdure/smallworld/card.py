@@ -270,7 +270,8 @@ pictures drawn from the prompts of held-out identities, {quality.steps} steps, g
   contexts, are nearer (cosine of the identity features) than those of two identities of a domain.
 - **Recognised**: share of pictures whose true prompt is the nearest, by the metric encoder, among
   prompts that differ in this attribute alone; in drawn pictures, and in real renders of the same
-  scenes. The aim is set on their ratio.
+  scenes. The aim is set on their ratio. Where the encoder does no better than guessing in the
+  renders themselves, the ratio says nothing and counts as missed.
 - **Distances**: squared MMD with the kernel (x.y/d + 1)^2 and Fréchet distance of image embeddings,
   from drawn pictures to renders of other identities; beside them the same from real renders, which
   is what a perfect base would score. Compare at equal numbers of pictures only.

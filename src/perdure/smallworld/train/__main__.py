@@ -6,9 +6,11 @@ import argparse
 import copy
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 
 from perdure.smallworld.train.assemble import assemble, make_text_encoder, normalise_latents
@@ -24,7 +26,7 @@ SCHEDULES = {
     "clip": Schedule(steps=800, lr=1e-3, warmup=60, weight_decay=0.05, save_every=100),
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
-    "unet": Schedule(steps=2600, lr=8e-4, ema=0.998, decay=0.3, save_every=100),
+    "unet": Schedule(steps=4000, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
 }
 
 
@@ -38,6 +40,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where assemble writes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
+    if "RANK" in os.environ:  # under torchrun: several processes share a stage
+        dist.init_process_group("gloo")
     work: Path = options.work
     torch.set_num_threads(options.threads)
     if options.stage == "data":

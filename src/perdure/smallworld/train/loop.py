@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from perdure.checkpoint import load_checkpoint, save_checkpoint
@@ -27,6 +28,8 @@ class Schedule:
     weight_decay: float = 0.01
     ema: float = 0.0
     save_every: int = 250
+    average_every: int = 8
+    """Steps between two averagings where several processes train (local SGD, arXiv 1805.09767)."""
 
     def rate(self, step: int) -> float:
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
@@ -51,9 +54,12 @@ def train(
 
     ``folder`` receives ``checkpoint.safetensors`` and ``log.jsonl``; a run that finds a checkpoint
     there goes on from it, also with another number of steps (the constant phase is then longer or
-    shorter). ``check`` is called with the averaged weights in place at every save.
+    shorter). Where a process group is up, every process draws its own batches and the weights are
+    averaged now and then; the first process keeps the checkpoint. ``check`` is called with the averaged weights in place at every save.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    peers = dist.get_world_size() if dist.is_initialized() else 1
+    rank = dist.get_rank() if peers > 1 else 0
     path = folder / "checkpoint.safetensors"
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -73,24 +79,28 @@ def train(
                 named[name].copy_(value)
                 value.copy_(kept)
 
-    with open(folder / "log.jsonl", "a") as log:
+    with open(folder / ("log.jsonl" if rank == 0 else f"log-{rank}.jsonl"), "a") as log:
         while step < schedule.steps:
             rate = schedule.rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, facts_now = loss_of(generator_of(seed, step), step)
+            loss, facts_now = loss_of(generator_of(seed * peers + rank, step), step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(list(named.values()), 1.0)
             optimizer.step()
             step += 1
+            if peers > 1 and step % schedule.average_every == 0:
+                together = nn.utils.parameters_to_vector(named.values()).detach()
+                dist.all_reduce(together)
+                nn.utils.vector_to_parameters(together / peers, named.values())
             with torch.no_grad():
                 momentum = min(schedule.ema, (1 + step) / (10 + step))
                 for name, value in average.items():
                     value.lerp_(named[name], 1 - momentum)
             row = {"step": step, "loss": float(loss.detach()), "norm": float(norm), "lr": rate}
             row |= facts_now
-            if step % schedule.save_every == 0 or step == schedule.steps:
+            if rank == 0 and (step % schedule.save_every == 0 or step == schedule.steps):
                 swap()
                 row |= check() if check else {}
                 swap()

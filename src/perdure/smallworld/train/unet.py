@@ -26,18 +26,18 @@ SNR_CAP = 5.0
 
 
 def make_unet() -> UNet2DConditionModel:
-    """The untrained U-Net: 11.5 M parameters, cross-attention at every level."""
+    """The untrained U-Net: 11.7 M parameters; at 16 x 16 it attends on the way up only."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        block_out_channels=(96, 160, 144),
+        block_out_channels=(64, 128, 192),
         norm_num_groups=16,
-        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         layers_per_block=1,
         cross_attention_dim=384,
-        attention_head_dim=2,
+        attention_head_dim=(1, 2, 2),
     )
     unet.set_attn_processor(AttnProcessor())  # faster than sdpa on a CPU with small heads
     return unet
@@ -55,6 +55,7 @@ def make_scheduler() -> DDIMScheduler:
         timestep_spacing="trailing",
         clip_sample=False,
         set_alpha_to_one=True,
+        steps_offset=1,
     )
 
 

@@ -1,0 +1,393 @@
+"""The main job on tiny models: learn, keep, draw; nothing lost, nothing moved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+
+from conftest import PHOTOS
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.base.objective import Objective
+from perdure.drawing.painter import Painter
+from perdure.errors import PerdureError
+from perdure.learning import learn as teaching
+from perdure.learning.learn import discard, learn, resume
+from perdure.learning.settings import make_settings
+from perdure.measuring.evaluate import evaluate
+from perdure.measuring.features import MetricEncoder
+from perdure.methods import METHODS
+
+FAST = {"steps": 4, "checkpoint_every": 2}
+OPTIONS = {"rank": 2}
+
+
+def options(method: str) -> dict[str, int]:
+    return {} if method == "textual-inversion" else OPTIONS
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Path) -> Base:
+    torch.set_num_threads(1)
+    return Base.open(tiny, device="cpu")
+
+
+def hashes(bank: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(bank)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted((bank / "concepts").rglob("*.safetensors"))
+    }
+
+
+def pixels(pictures: list) -> np.ndarray:
+    return np.stack([np.asarray(p) for p in pictures]).astype(int)
+
+
+def teach(base: Base, bank: Path, drawings: Path, *names: str, **settings: object) -> None:
+    for name in names:
+        learn(base, bank, {name: drawings / name}, options=OPTIONS, **{**FAST, **settings})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_tasks_are_learned_and_the_first_concepts_file_never_changes(
+    method: str, base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank"
+    learn(base, bank, {"ada": drawings / "ada"}, method=method, options=options(method), **FAST)
+    before = hashes(bank)
+    learn(base, bank, {"bo": drawings / "bo"}, **FAST)
+    after = hashes(bank)
+    assert before.items() < after.items()
+    assert Bank.open(bank).concepts == ("ada", "bo")
+    assert not Bank.open(bank).workspace.exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bank_draws_the_same_after_it_is_opened_anew_on_a_fresh_base(
+    method: str, base: Base, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank"
+    for name in ("ada", "bo"):
+        learn(base, bank, {name: drawings / name}, method=method, options=options(method), **FAST)
+    prompts = ["a photo of <ada>", "a photo of <bo> and <ada>"]
+    first = Painter(base, bank).draw(prompts, seeds=[1, 2])
+    second = Painter(Base.open(tiny, device="cpu"), bank).draw(prompts, seeds=[1, 2])
+    assert np.array_equal(pixels(first), pixels(second))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_learn_ends_in_the_same_bits(
+    method: str, base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for bank in (whole, cut):
+        learn(base, bank, {"ada": drawings / "ada"}, method=method, options=options(method), **FAST)
+    learn(base, whole, {"bo": drawings / "bo"}, **FAST)
+
+    class PlugPulled(Exception):
+        pass
+
+    def pull(progress: object) -> None:
+        if progress.step == 3:  # type: ignore[attr-defined]
+            raise PlugPulled
+
+    with pytest.raises(PlugPulled):
+        learn(base, cut, {"bo": drawings / "bo"}, report=pull, **FAST)
+    assert Bank.open(cut).concepts == ("ada",)
+    resume(base, cut)
+    a, b = Bank.open(whole), Bank.open(cut)
+    for (names, tensors), (other_names, other) in zip(a.kept(), b.kept(), strict=True):
+        assert names == other_names
+        assert tensors.keys() == other.keys()
+        assert all(torch.equal(tensors[key], other[key]) for key in tensors)
+    assert all(torch.equal(a.rows()[n], b.rows()[n]) for n in ("ada", "bo"))
+    assert (b.task_folder("bo") / "log.jsonl").read_text().count("\n") == FAST["steps"]
+
+
+def test_learning_changes_the_drawing_and_nothing_in_the_base(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    identity = base.identity.hash
+    pristine = {name: w.clone() for name, w in base.pristine.items()}
+    own = base.tokens.embedding().weight[: base.tokens.own].clone()
+    teach(base, tmp_path / "bank", drawings, "ada", lr=1e-2)
+    painter = Painter(base, tmp_path / "bank")
+    drawn = painter.draw(["a photo of a cat"], seeds=[0])
+    untouched = Painter(base, tmp_path / "bank", upto=0).draw(["a photo of a cat"], seeds=[0])
+    assert np.abs(pixels(drawn) - pixels(untouched)).max() > 0
+    for name, layer in base.layers.items():
+        assert torch.equal(layer.weight, pristine[name])
+    assert torch.equal(base.tokens.embedding().weight[: base.tokens.own], own)
+    assert Base.open(base.pipeline.name_or_path, device="cpu").identity.hash == identity
+
+
+def test_the_loss_falls_on_a_few_pictures(base: Base, drawings: Path, tmp_path: Path) -> None:
+    record = learn(
+        base,
+        tmp_path / "bank",
+        {"ada": drawings / "ada"},
+        method="lora",
+        options={"rank": 8},
+        steps=120,
+        lr=2e-2,
+        token_lr=2e-2,
+        batch_size=4,
+    )
+    log = (Bank.open(tmp_path / "bank").task_folder(record) / "log.jsonl").read_text()
+    losses = [json.loads(line)["loss"] for line in log.splitlines()]
+    assert np.mean(losses[-40:]) < np.mean(losses[:40])
+
+
+def test_the_folded_export_draws_what_the_bank_draws_with_the_stock_pipeline(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    teach(base, tmp_path / "bank", drawings, "ada", "bo", lr=1e-2)
+    painter = Painter(base, tmp_path / "bank")
+    ours = painter.draw(["a photo of <ada>"], seeds=[3], steps=3, guidance=2.0)
+    painter.save_folded(tmp_path / "folded")
+    stock = StableDiffusionPipeline.from_pretrained(
+        tmp_path / "folded", safety_checker=None, requires_safety_checker=False
+    )
+    stock.set_progress_bar_config(disable=True)
+    for attention, most in ((AttnProcessor(), 0), (AttnProcessor2_0(), 8)):  # of 255
+        stock.unet.set_attn_processor(attention)
+        with torch.no_grad(), base.autocast():
+            theirs = stock(
+                "a photo of <ada>",
+                num_inference_steps=3,
+                guidance_scale=2.0,
+                height=32,
+                width=32,
+                generator=[torch.Generator().manual_seed(3)],
+            ).images
+        assert np.abs(pixels(ours) - pixels(theirs)).max() <= most
+    with pytest.raises(PerdureError, match="not empty"):
+        painter.save_folded(tmp_path / "folded")
+
+
+def test_kill_minus_nine_at_twenty_random_moments_loses_nothing(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    """The bank opens after every kill, and a resume ends in the bits of a run that was not killed."""
+    settings = {"steps": 12, "checkpoint_every": 2}
+    start = tmp_path / "start"
+    teach(base, start, drawings, "ada")
+    whole = tmp_path / "whole"
+    shutil.copytree(start, whole)
+    began = time.monotonic()
+    learn(base, whole, {"bo": drawings / "bo"}, **settings)
+    length = time.monotonic() - began
+    expected = hashes(whole)["concepts/ada/concept.safetensors"], Bank.open(whole).kept()[1][1]
+    fork = multiprocessing.get_context("fork")
+    rng, landed = random.Random(0), []
+    for attempt in range(20):
+        bank = tmp_path / f"bank{attempt}"
+        shutil.copytree(start, bank)
+        child = fork.Process(
+            target=learn, args=(base, bank, {"bo": drawings / "bo"}), kwargs=settings
+        )
+        child.start()
+        time.sleep(rng.uniform(0, 1.1 * length))
+        os.kill(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        child.join()
+        opened = Bank.open(bank)
+        assert opened.concepts in (("ada",), ("ada", "bo"))
+        landed.append(len(opened.concepts))
+        if opened.concepts == ("ada",):
+            if (opened.workspace / "request.json").exists():
+                resume(base, bank)
+            else:
+                discard(bank)
+                learn(base, bank, {"bo": drawings / "bo"}, **settings)
+        tensors = Bank.open(bank).kept()[1][1]
+        assert all(torch.equal(tensors[key], expected[1][key]) for key in expected[1])
+        assert hashes(bank)["concepts/ada/concept.safetensors"] == expected[0]
+    assert landed.count(1) >= 5  # the kills did fall into the learn
+
+
+def test_an_interrupted_learn_is_named_and_can_be_given_up(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    bank = tmp_path / "bank"
+    teach(base, bank, drawings, "ada")
+
+    def pull(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(base, bank, {"bo": drawings / "bo"}, report=pull, **FAST)
+    with pytest.raises(PerdureError, match=r"<bo> was interrupted.*--resume"):
+        learn(base, bank, {"cy": drawings / "cy"}, **FAST)
+    discard(bank)
+    with pytest.raises(PerdureError, match="Nothing was interrupted"):
+        resume(base, bank)
+    learn(base, bank, {"cy": drawings / "cy"}, **FAST)
+    assert Bank.open(bank).concepts == ("ada", "cy")
+
+
+def test_a_resume_with_other_pictures_is_refused(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "bo"
+    shutil.copytree(drawings / "bo", pictures)
+
+    def pull(progress: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(base, tmp_path / "bank", {"bo": pictures}, report=pull, options=OPTIONS, **FAST)
+    shutil.copy(drawings / "cy" / "0.png", pictures / "0.png")
+    with pytest.raises(PerdureError, match="pictures of <bo> are not those"):
+        resume(base, tmp_path / "bank")
+
+
+def test_another_base_is_refused_with_both_named(
+    base: Base, tiny_v: Path, drawings: Path, tmp_path: Path
+) -> None:
+    teach(base, tmp_path / "bank", drawings, "ada")
+    other = Base.open(tiny_v, device="cpu")
+    with pytest.raises(PerdureError, match=r"tiny.*tiny-v|tiny-v.*tiny"):
+        learn(other, tmp_path / "bank", {"bo": drawings / "bo"}, **FAST)
+    with pytest.raises(PerdureError, match="tiny-v"):
+        Painter(other, tmp_path / "bank")
+
+
+def test_another_method_or_option_for_a_bank_is_refused(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    teach(base, tmp_path / "bank", drawings, "ada")
+    with pytest.raises(PerdureError, match="lora"):
+        learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, method="lora", **FAST)
+    with pytest.raises(PerdureError, match="rank"):
+        learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, options={"rank": 3}, **FAST)
+    with pytest.raises(PerdureError, match="nonsense"):
+        learn(base, tmp_path / "new", {"bo": drawings / "bo"}, options={"nonsense": 3}, **FAST)
+    with pytest.raises(PerdureError, match="There is no learning option 'step'"):
+        learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, step=3)
+    assert Bank.open(tmp_path / "bank").concepts == ("ada",)
+
+
+def test_a_prompt_with_an_unknown_concept_is_refused_by_name(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    teach(base, tmp_path / "bank", drawings, "ada")
+    with pytest.raises(PerdureError, match="<zoe>.*it knows <ada>"):
+        Painter(base, tmp_path / "bank").draw(["a photo of <zoe>"], seeds=[0])
+
+
+def test_a_v_prediction_base_and_every_option_of_the_loop_work_together(
+    tiny_v: Path, drawings: Path, tmp_path: Path
+) -> None:
+    other = Base.open(tiny_v, device="cpu")
+    record = learn(
+        other,
+        tmp_path / "bank",
+        {"ada": drawings / "ada", "bo": drawings / "bo"},
+        options=OPTIONS,
+        nouns={"ada": "person"},
+        accumulate=2,
+        flip=True,
+        fit="letterbox",
+        templates=("a photo of {}", "{} at the beach"),
+        prior="a photo of a person",
+        prior_pictures=3,
+        weight_decay=0.1,
+        **FAST,
+    )
+    assert record.concepts == ("ada", "bo")
+    assert set(Bank.open(tmp_path / "bank").rows()) == {"ada", "bo"}
+
+
+def test_accumulated_passes_are_one_larger_batch_in_expectation(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for accumulate, batch_size in ((1, 8), (8, 1)):
+        bank = tmp_path / f"bank{accumulate}"
+        record = learn(
+            base,
+            bank,
+            {"ada": drawings / "ada"},
+            options=OPTIONS,
+            steps=10,
+            batch_size=batch_size,
+            accumulate=accumulate,
+        )
+        log = (Bank.open(bank).task_folder(record) / "log.jsonl").read_text().splitlines()
+        losses[accumulate] = np.mean([json.loads(line)["loss"] for line in log])
+    assert losses[1] == pytest.approx(losses[8], rel=0.25)
+
+
+def test_the_objective_is_the_noise_or_v_of_the_schedule() -> None:
+    scheduler = DDIMScheduler(num_train_timesteps=10, prediction_type="v_prediction")
+    x, noise = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3)
+    t = torch.tensor([0, 3, 6, 9])
+    v = Objective(scheduler.alphas_cumprod, "v_prediction")
+    assert torch.allclose(v.noised(x, noise, t), scheduler.add_noise(x, noise, t), atol=1e-6)
+    assert torch.allclose(v.target(x, noise, t), scheduler.get_velocity(x, noise, t), atol=1e-6)
+    assert torch.equal(Objective(scheduler.alphas_cumprod, "epsilon").target(x, noise, t), noise)
+    with pytest.raises(PerdureError, match="sample"):
+        Objective(scheduler.alphas_cumprod, "sample")
+
+
+def test_a_bank_holds_no_pixel_of_the_user(base: Base, drawings: Path, tmp_path: Path) -> None:
+    teach(base, tmp_path / "bank", drawings, "ada")
+    files = [p for p in (tmp_path / "bank").rglob("*") if p.is_file()]
+    assert not [p for p in files if p.suffix in {".png", ".jpg", ".webp"}]
+    assert sum(p.stat().st_size for p in files) < 200_000
+
+
+def test_settings_name_the_option_and_the_mend() -> None:
+    for given, words in (
+        ({"steps": 0}, "steps is 0"),
+        ({"lr": float("nan")}, "lr is nan"),
+        ({"templates": ["a photo"]}, "templates"),
+        ({"fit": "stretch"}, "'crop' or 'letterbox'"),
+        ({"seed": -1}, "seed is -1"),
+    ):
+        with pytest.raises(PerdureError, match=words):
+            make_settings({}, given)
+    assert make_settings({"steps": 7}, {"lr": 1.0}).steps == 7
+
+
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the folder of photographs is not beside the project")
+def test_photographs_are_learned_drawn_and_measured_on_a_stable_diffusion_folder(
+    base: Base, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    for name in ("dog", "teapot"):
+        learn(base, tmp_path / "bank", {name: PHOTOS / name}, note=notes.append, **FAST)
+    assert any("cannot even reproduce" in sentence for sentence in notes)
+    result = evaluate(
+        base,
+        tmp_path / "bank",
+        MetricEncoder.open(base.encoder),
+        references={name: PHOTOS / name for name in ("dog", "teapot")},
+        pictures=2,
+    )
+    assert result.matrix.concepts == ("dog", "teapot")
+    assert result.matrix.at("identity", 0, "teapot") is None
+    for score in ("identity", "image_alignment", "mmd", "kid", "text_alignment", "base_drift"):
+        assert np.isfinite(result.matrix.need(score, 1, "dog"))
+
+
+def test_build_method_takes_a_bases_advice_and_the_users_word_over_it(base: Base) -> None:
+    base.hints = {**base.hints, "methods": {"c-lora": {"rank": 3, "penalty": 7.0}}}
+    try:
+        made = teaching.build_method("c-lora", base, {"rank": 5})
+        assert (made.config.rank, made.config.penalty) == (5, 7.0)  # type: ignore[attr-defined]
+    finally:
+        base.hints = {k: v for k, v in base.hints.items() if k != "methods"}
