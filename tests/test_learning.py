@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import PHOTOS
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 
-from conftest import PHOTOS
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.objective import Objective
@@ -181,7 +181,7 @@ def test_the_folded_export_draws_what_the_bank_draws_with_the_stock_pipeline(
 def test_kill_minus_nine_at_twenty_random_moments_loses_nothing(
     base: Base, drawings: Path, tmp_path: Path
 ) -> None:
-    """The bank opens after every kill, and a resume ends in the bits of a run that was not killed."""
+    """The bank opens every time, and a resume ends in the bits of a run that was not killed."""
     settings = {"steps": 12, "checkpoint_every": 2}
     start = tmp_path / "start"
     teach(base, start, drawings, "ada")
@@ -363,7 +363,9 @@ def test_settings_name_the_option_and_the_mend() -> None:
     assert make_settings({"steps": 7}, {"lr": 1.0}).steps == 7
 
 
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="the folder of photographs is not beside the project")
+@pytest.mark.skipif(
+    not PHOTOS.is_dir(), reason="the folder of photographs is not beside the project"
+)
 def test_photographs_are_learned_drawn_and_measured_on_a_stable_diffusion_folder(
     base: Base, tmp_path: Path
 ) -> None:

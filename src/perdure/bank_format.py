@@ -13,6 +13,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from perdure.base.identity import BaseIdentity
 from perdure.errors import PerdureError
 
 __all__ = [
@@ -40,17 +41,6 @@ _CONCEPT_FILE = re.compile(r"concept(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"(\d{2,})-[A-Za-z0-9_+-]+")
 _TOKEN = "token/"
 _UNSET = object()
-
-
-@dataclass(frozen=True, kw_only=True)
-class BaseIdentity:
-    """Which frozen model a bank belongs to: a name for people, the hash of its weights for us."""
-
-    name: str
-    hash: str
-
-    def __str__(self) -> str:
-        return f"{self.name} (weights {self.hash[:16]})"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -50,10 +50,8 @@ class WriterLock:
         """Write into the file who holds it; a courtesy, so a failure is no error."""
         if not isinstance(self._lock, FileLock):
             return  # a file system without flock: filelock fell back to a marker that is not ours
-        try:
+        with suppress(OSError):
             self._file.write_text(text)
-        except OSError:
-            pass
 
     def _holder(self) -> str:
         try:

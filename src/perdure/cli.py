@@ -65,7 +65,9 @@ def learn(
         list[str] | None,
         typer.Option("--option", help="An option of the method, such as rank=8."),
     ] = None,
-    noun: Annotated[str, typer.Option(help="Class noun for text alignment; never trained on.")] = "",
+    noun: Annotated[
+        str, typer.Option(help="Class noun for text alignment; never trained on.")
+    ] = "",
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures in one pass.")] = None,
     accumulate: Annotated[int | None, typer.Option(help="Passes in one optimiser step.")] = None,
@@ -84,8 +86,12 @@ def learn(
     prior_pictures: Annotated[int | None, typer.Option(help="How many prior pictures.")] = None,
     prior_weight: Annotated[float | None, typer.Option(help="Weight of the prior's loss.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted learn.")] = False,
-    discard: Annotated[bool, typer.Option("--discard", help="Give up an interrupted learn.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted learn.")
+    ] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Give up an interrupted learn.")
+    ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.")] = 0,
     encoder: EncoderOption = "",
     check: Annotated[
@@ -250,8 +256,8 @@ def evaluate(
     from perdure.base.base import Base
     from perdure.measuring.evaluate import evaluate as measure
     from perdure.measuring.features import MetricEncoder
-    from perdure.measuring.summary import bank_report
     from perdure.measuring.report import write_report
+    from perdure.measuring.summary import bank_report
 
     opened = Bank.open(bank)
     model = Base.open(base, encoder=encoder or None)
@@ -358,7 +364,9 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, li
     if all(path.is_dir() for path in pictures):
         given = list(names) or [path.resolve().name for path in pictures]
         if len(given) != len(pictures):
-            raise PerdureError(f"{len(pictures)} folders came with {len(given)} names: give as many.")
+            raise PerdureError(
+                f"{len(pictures)} folders came with {len(given)} names: give as many."
+            )
         return [(name, [path]) for name, path in zip(given, pictures, strict=True)]
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
@@ -383,7 +391,7 @@ def _references(folder: Path, concepts: Sequence[str]) -> dict[str, Path]:
     missing = [name for name in concepts if not (folder / name).is_dir()]
     if missing:
         raise PerdureError(
-            f"{folder} has no folder {missing[0]!r}: it needs a folder of pictures for each concept."
+            f"{folder} has no folder {missing[0]!r}: it needs one with pictures for each concept."
         )
     return {name: folder / name for name in concepts}
 
@@ -437,9 +445,7 @@ def _bar(title: str) -> Iterator[Callable[[Step], None]]:
         task = progress.add_task(title, total=None, figures="")
 
         def report(step: Step) -> None:
-            progress.update(
-                task, completed=step.step, total=step.steps, figures=_figures(step)
-            )
+            progress.update(task, completed=step.step, total=step.steps, figures=_figures(step))
 
         yield report
 
@@ -477,10 +483,14 @@ def main() -> None:
     try:
         app()
     except PerdureError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"perdure: {error}", markup=False)
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"perdure: {error}", markup=False
+        )
         sys.exit(2)
     except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted; nothing is lost: go on with `perdure learn --resume`.")
+        Console(stderr=True).print(
+            "Interrupted; nothing is lost: go on with `perdure learn --resume`."
+        )
         sys.exit(130)
 
 

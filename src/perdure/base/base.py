@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from perdure.adapters import fold_into
 from perdure.base.families import FAMILIES, Family, family_of, target_layers
+from perdure.base.identity import BaseIdentity
 from perdure.base.objective import Objective
 from perdure.base.tokens import ConceptTokens
-from perdure.base.identity import BaseIdentity
 from perdure.errors import PerdureError
 
 __all__ = ["Base"]
@@ -91,7 +91,7 @@ class Base:
 
     @cached_property
     def identity(self) -> BaseIdentity:
-        """Name and hash: sha256 of the target layers, the token table and what the base predicts."""
+        """Name and hash: sha256 of target layers, token table and what the base predicts."""
         digest = hashlib.sha256(self.objective.prediction.encode())
         own = self.tokens.embedding().weight[: self.tokens.own]
         for name, tensor in [*self.pristine.items(), ("tokens", own)]:
@@ -127,9 +127,14 @@ class Base:
         parts = [self.pipeline.vae.decode(z / factor).sample for z in latents.split(4)]
         return torch.cat(parts).clamp(-1, 1)
 
+    @cached_property
+    def fast_bf16(self) -> bool:
+        """Is the hardware good at bf16?"""
+        return _fast_bf16(self.device)
+
     def autocast(self) -> torch.autocast:
         """bf16 where the hardware is good at it, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=_fast_bf16(self.device))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
 
 
 def _fast_bf16(device: torch.device) -> bool:
@@ -167,8 +172,8 @@ def _open(
         where, family = str(folder), family_of(_pipeline_class(folder), text)
     elif text.startswith((".", "/", "~")) or text.count("/") != 1:
         raise PerdureError(
-            f"There is no base {text!r}: give 'smallworld', a diffusers folder, or a hub id such as "
-            "'stable-diffusion-v1-5/stable-diffusion-v1-5'."
+            f"There is no base {text!r}: give 'smallworld', a diffusers folder, or a hub id such "
+            "as 'stable-diffusion-v1-5/stable-diffusion-v1-5'."
         )
     else:
         where, family = text, FAMILIES[0]

@@ -15,4 +15,4 @@ class BaseIdentity:
     hash: str
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.hash[:12]})"
+        return f"{self.name} (weights {self.hash[:16]})"

@@ -30,7 +30,12 @@ def _run(
 ) -> tuple[Path, Evaluation]:
     torch.set_num_threads(threads)
     bank, evaluation, _ = run_stream(
-        Base.open(), folders, path, method=method, cost=True, say=lambda line: print(line, flush=True)
+        Base.open(),
+        folders,
+        path,
+        method=method,
+        cost=True,
+        say=lambda line: print(line, flush=True),
     )
     return bank.path, evaluation
 

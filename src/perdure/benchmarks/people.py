@@ -38,9 +38,7 @@ class PeopleStream:
         for k, name in enumerate(NAMES[: self.count]):
             identity = SPLITS[self.split].start + self.first + k
             folders[name] = folder / name
-            write_pictures(
-                folders[name], domain="person", identity=identity, count=self.pictures
-            )
+            write_pictures(folders[name], domain="person", identity=identity, count=self.pictures)
         return folders
 
 

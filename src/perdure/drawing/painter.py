@@ -59,7 +59,9 @@ class Painter:
         Raises PerdureError for a concept that the bank has not learned, and for unequal lengths.
         """
         if len(prompts) != len(seeds):
-            raise PerdureError(f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many.")
+            raise PerdureError(
+                f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
+            )
         advice = self.base.hints.get("drawing", {})
         arguments: dict[str, Any] = {
             "num_inference_steps": steps or int(advice.get("steps", 30)),
@@ -106,8 +108,8 @@ class Painter:
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         if self.method.prompt_dependent and not spoken:
             raise PerdureError(
-                f"What {self.method.name} draws depends on the concepts in the prompt, so it cannot "
-                "be folded for all of them: name the concepts to fold with --concept."
+                f"What {self.method.name} draws depends on the concepts in the prompt, so it "
+                "cannot be folded for all of them: name the concepts to fold with --concept."
             )
         self.base.tokens.set(self.rows)
         self.base.fold(self.method.mix(self.kept, list(spoken)))
@@ -133,4 +135,3 @@ def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     for k, picture in enumerate(pictures):
         sheet.paste(picture, (k % columns * width, k // columns * height))
     return sheet
-

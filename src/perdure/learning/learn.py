@@ -110,7 +110,9 @@ def learn(
             for name, source in concepts.items()
         }
         task = Task(
-            sources={name: tuple(str(f.resolve()) for f in p.files) for name, p in pictures.items()},
+            sources={
+                name: tuple(str(f.resolve()) for f in p.files) for name, p in pictures.items()
+            },
             method=bank.method,
             config=bank.config,
             settings=chosen,
@@ -141,7 +143,9 @@ def resume(
         bank.check_base(base.identity)
         path = bank.workspace / _REQUEST
         if not path.exists():
-            raise PerdureError(f"Nothing was interrupted in {bank.path}: start with `perdure learn`.")
+            raise PerdureError(
+                f"Nothing was interrupted in {bank.path}: start with `perdure learn`."
+            )
         task = Task.load(path)
         if task.fingerprint != bank.fingerprint:
             if set(task.sources) <= set(bank.concepts):  # killed after it was kept
@@ -247,7 +251,11 @@ def _run(
     finally:
         base.fold({})
     _assert_unmoved(base, old_rows)
-    facts |= {"nouns": dict(task.nouns), "settings": settings.to_json(), "parameters": _count(learner)}
+    facts |= {
+        "nouns": dict(task.nouns),
+        "settings": settings.to_json(),
+        "parameters": _count(learner),
+    }
     record = bank.commit(
         concepts=list(pictures),
         tensors=method.keep(learner),
@@ -262,7 +270,7 @@ def _run(
 
 
 def _prior(base: Base, settings: LearnSettings) -> Latents:
-    """Pictures of the prior prompt by the untouched base, kept as the latents they were drawn as."""
+    """Latents of the prior prompt's pictures, drawn by the untouched base."""
     drawn = []
     for start in range(0, settings.prior_pictures, 8):
         seeds = range(start, min(start + 8, settings.prior_pictures))

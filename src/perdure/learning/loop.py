@@ -1,4 +1,4 @@
-"""The training loop. Step i is a function of the seed and i alone, so a resumed run is the same run."""
+"""The training loop. Step i depends on the seed and i alone: a resumed run is the same run."""
 
 from __future__ import annotations
 

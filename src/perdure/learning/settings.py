@@ -58,7 +58,9 @@ class LearnSettings:
             if not math.isfinite(value) or value < 0:
                 raise ValueError(f"{name} is {value!r}, but must be a finite number of at least 0")
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed is {self.seed!r}, but must be a whole number from 0 to 2^31 - 1")
+            raise ValueError(
+                f"seed is {self.seed!r}, but must be a whole number from 0 to 2^31 - 1"
+            )
         if not self.templates or any(text.count("{}") != 1 for text in self.templates):
             raise ValueError(
                 f"templates are {self.templates!r}, but each must hold {{}} once, for the token"
@@ -80,7 +82,9 @@ def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnS
     known = [field.name for field in fields(LearnSettings)]
     for name in values:
         if name not in known:
-            raise PerdureError(f"There is no learning option {name!r}: choose from {', '.join(known)}.")
+            raise PerdureError(
+                f"There is no learning option {name!r}: choose from {', '.join(known)}."
+            )
     if "templates" in values:
         values["templates"] = tuple(values["templates"])
     try:

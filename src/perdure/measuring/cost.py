@@ -1,7 +1,7 @@
 """What a new concept cost the earlier ones, seen without any old picture.
 
-Right after a concept is learned it is drawn with fixed seeds and these drawings stay beside its task;
-after every later learn the same seeds are drawn again and compared with them.
+Right after a concept is learned it is drawn with fixed seeds, and these drawings stay beside its
+task; after every later learn the same seeds are drawn again and compared with them.
 """
 
 from __future__ import annotations

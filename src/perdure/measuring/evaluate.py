@@ -99,7 +99,7 @@ def evaluate(
         nouns: concept -> the class noun that stands for its token in text alignment; by default
             what the bank was told, else "subject".
         pictures: drawn for each concept at each moment, from the seeds ``seed``, ``seed + 1``, ...
-        contexts: prompts with `{}` for the token, drawn right after learning and at each later task.
+        contexts: prompts with `{}` for the token, drawn after every task.
         seed: first seed.
         progress: told what is being drawn.
     """

@@ -69,7 +69,7 @@ class MetricEncoder:
         weight, bias = _open_head(where, model.vision_model.config.hidden_size)
         return cls(
             name=name or (folder.resolve().name if folder.is_dir() else where),
-            model=model.to(device),  # type: ignore[arg-type]
+            model=model.to(device),
             processor=processor,
             tokenizer=tokenizer,
             identity_weight=None if weight is None else weight.to(device),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import skia  # type: ignore[import-not-found]
+import skia
 
 from perdure.smallworld.pen import Pen, dark, hsv, light, outline, oval_path, pick, spread, veil
 from perdure.smallworld.people import sample_colour

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import skia  # type: ignore[import-not-found]
+import skia
 
 Point = tuple[float, float]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import skia  # type: ignore[import-not-found]
+import skia
 
 from perdure.smallworld.captions import NOUNS, caption, prompt, words
 from perdure.smallworld.identities import Identity, check_seed, generator, identity

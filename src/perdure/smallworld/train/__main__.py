@@ -1,4 +1,4 @@
-"""`python -m perdure.smallworld.train STAGE`: data, clip, vae, unet, assemble; each stage resumes."""
+"""`python -m perdure.smallworld.train STAGE`: data, clip, vae, unet, decoder, assemble; resumable."""
 
 from __future__ import annotations
 

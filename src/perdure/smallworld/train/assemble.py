@@ -44,7 +44,7 @@ def normalise_latents(vae: AutoencoderKL, scenes: Scenes, count: int = 4000) -> 
 def assemble(
     clip: IdentityClip, vae: AutoencoderKL, unet: UNet2DConditionModel, folder: Path
 ) -> None:
-    """Write ``folder``/base (a Stable Diffusion pipeline) and ``folder``/encoder (CLIP), in fp16."""
+    """Write ``folder``/base (a Stable Diffusion pipeline) and ``folder``/encoder (CLIP) in fp16."""
     tokenizer = make_tokenizer()
     processor = CLIPImageProcessorPil(
         size={"shortest_edge": SIZE},

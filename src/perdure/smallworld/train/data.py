@@ -1,4 +1,4 @@
-"""Stage 0: render the training scenes once, two of each cast in a row, and tokenise their captions."""
+"""Stage 0: render the training scenes, two of each cast in a row, and tokenise their captions."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ def _pair(seed: int, index: int, split: str) -> list[tuple[Scene, list[str]]]:
     scenes = [first]
     context = sample_context(first.identities[0].domain, rng)
     scenes.append(
-        Scene(
-            identities=first.identities, context=context, render_seed=int(rng.integers(0, 2**62))
-        )
+        Scene(identities=first.identities, context=context, render_seed=int(rng.integers(0, 2**62)))
     )
     out = []
     for scene in scenes:

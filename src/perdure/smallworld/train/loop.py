@@ -1,4 +1,4 @@
-"""The training loop of the three stages: warm-up, constant rate, linear decay; resumes after a kill."""
+"""The stages' training loop: warm-up, constant rate, linear decay; resumes after a kill."""
 
 from __future__ import annotations
 
@@ -50,12 +50,13 @@ def train(
     seed: int,
     check: Callable[[], Mapping[str, float]] | None = None,
 ) -> None:
-    """Train the parameters of ``model`` that require a gradient; leaves it with its averaged weights.
+    """Train what requires a gradient in ``model``, which ends with its averaged weights.
 
     ``folder`` receives ``checkpoint.safetensors`` and ``log.jsonl``; a run that finds a checkpoint
     there goes on from it, also with another number of steps (the constant phase is then longer or
     shorter). Where a process group is up, every process draws its own batches and the weights are
-    averaged now and then; the first process keeps the checkpoint. ``check`` is called with the averaged weights in place at every save.
+    averaged now and then; the first one keeps the checkpoint. ``check`` is called with the averaged
+    weights in place at every save.
     """
     folder.mkdir(parents=True, exist_ok=True)
     peers = dist.get_world_size() if dist.is_initialized() else 1

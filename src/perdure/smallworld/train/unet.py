@@ -91,9 +91,7 @@ def train_unet(
     unet = make_unet()
     ids = torch.from_numpy(scenes.ids)
     tokenizer = make_tokenizer()
-    empty = torch.tensor(
-        tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"]
-    )
+    empty = torch.tensor(tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"])
     alphas = make_scheduler().alphas_cumprod
     text_encoder.requires_grad_(False)
 

@@ -50,9 +50,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * error.log10()
 
 
-def train_vae(
-    scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedule
-) -> AutoencoderKL:
+def train_vae(scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedule) -> AutoencoderKL:
     """Train and return the autoencoder: weighted L1, L1 of gradients, 2e-4 KL."""
     torch.manual_seed(0)
     model = make_vae()
@@ -90,9 +88,7 @@ def _train(
             y = model.decode(mean + (0.5 * logvar).exp() * noise).sample
         y = y.float()
         error = ((y - x).abs() * weight).mean()
-        slope = sum(
-            ((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs()).mean() for d in (2, 3)
-        )
+        slope = sum(((torch.diff(y, dim=d) - torch.diff(x, dim=d)).abs()).mean() for d in (2, 3))
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         return error + slope + KL * kl, {"l1": error.item(), "kl": kl.item()}
 

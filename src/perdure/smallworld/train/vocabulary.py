@@ -1,4 +1,4 @@
-"""The tokenizer: byte-pair encoding in CLIP's format whose merges make every word of the world one token."""
+"""The tokenizer: byte pairs in CLIP's format, merged until every word of the world is one token."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""What `perdure doctor` says: the machine, the base, and how good smallworld is."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+
+from perdure.base.base import Base
+from perdure.errors import PerdureError
+from perdure.measuring.features import MetricEncoder
+from perdure.smallworld.card import model_facts
+from perdure.smallworld.quality import measure_quality
+
+__all__ = ["describe", "quality"]
+
+
+def describe(name: str) -> Iterator[tuple[str, str]]:
+    """(what, value) lines about the machine and a base; PerdureError where the base cannot open."""
+    yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
+    yield "diffusers", diffusers.__version__
+    yield "transformers", transformers.__version__
+    base = Base.open(name)
+    bf16 = "yes" if base.fast_bf16 else "no, fp32"
+    yield "device", str(base.device)
+    yield "bf16 autocast", bf16
+    yield "base", str(base.identity)
+    yield "family", base.family.title
+    yield "prediction", base.objective.prediction
+    yield "pictures", f"{base.size} x {base.size}"
+    weights = sum(weight.numel() for weight in base.pristine.values())
+    yield "target layers", f"{len(base.layers)} with {weights:,} weights"
+    yield "metric encoder", base.encoder
+
+
+def quality(
+    name: str,
+    *,
+    pictures: int = 512,
+    out: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[str]:
+    """Measure smallworld on held-out identities and prompts; a line a figure, with its aim.
+
+    With ``out`` also writes `quality.json`, and `grid.png` (renders above drawings). Raises
+    PerdureError for another base: only the drawn world's ground truth is known.
+    """
+    base = Base.open(name)
+    if not base.hints.get("smallworld"):
+        raise PerdureError(
+            f"The quality of {name!r} cannot be measured: that needs a base of the drawn world."
+        )
+    encoder = MetricEncoder.open(base.encoder)
+    advice = base.hints.get("drawing", {})
+    result = measure_quality(
+        base.pipeline,
+        encoder,
+        pictures=pictures,
+        steps=int(advice.get("steps", 25)),
+        guidance=float(advice.get("guidance", 3.0)),
+        autocast=base.fast_bf16,
+        progress=progress,
+    )
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        parts = model_facts(base.pipeline, encoder)
+        content = {"quality": result.to_json(), "parts": parts}
+        (out / "quality.json").write_text(json.dumps(content, indent=1))
+        result.grid.save(out / "grid.png")
+    marks = {True: "ok", False: "MISSED", None: ""}
+    return [
+        f"{row.name:>44}  {row.value:>14}  {row.aim:>12}  {marks[row.ok]}" for row in result.rows()
+    ]
