@@ -22,6 +22,7 @@ from perdure.base.identity import BaseIdentity
 from perdure.base.objective import Objective
 from perdure.base.tokens import ConceptTokens
 from perdure.errors import PerdureError
+from perdure.quiet import quietly
 
 __all__ = ["Base"]
 
@@ -180,13 +181,14 @@ def _open(
     hints = _hints(folder)
     place = torch.device(device) if device is not None else default_device()
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            where,
-            dtype=torch.float32,
-            use_safetensors=True,
-            safety_checker=None,
-            requires_safety_checker=False,
-        )
+        with quietly():
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                where,
+                dtype=torch.float32,
+                use_safetensors=True,
+                safety_checker=None,
+                requires_safety_checker=False,
+            )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise PerdureError(f"The base {text!r} cannot be opened: {_first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)

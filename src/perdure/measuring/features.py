@@ -16,6 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.utils import cached_file
 
 from perdure.errors import PerdureError
+from perdure.quiet import quietly
 
 IDENTITY_HEAD = "identity_head.safetensors"
 
@@ -157,9 +158,10 @@ def _open_model(where: str) -> CLIPModel:
             f"(model_type 'clip'), not {config.model_type!r}."
         )
     try:
-        opened: Any = CLIPModel.from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
+        with quietly():
+            opened: Any = CLIPModel.from_pretrained(
+                where, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PerdureError(
             f"The metric encoder {where} has no readable safetensors weights: {error}"

@@ -1,4 +1,4 @@
-"""`python -m perdure.smallworld.train STAGE`: data, clip, vae, unet, decoder, assemble; resumable."""
+"""`python -m perdure.smallworld.train STAGE`: data, clip, vae, unet, decoder, assemble."""
 
 from __future__ import annotations
 

@@ -1,0 +1,76 @@
+"""Does a training step, or a picture, cost more when the bank is full?
+
+    python perf/step_time.py --concepts 50
+
+Fills a bank with that many concepts (one step each), then times training steps and drawing with 1
+and with all of them in turn, A B A B, in one process, and prints the ratio of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.drawing.painter import Painter
+from perdure.learning.learn import learn
+from perdure.smallworld.pictures import write_pictures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--concepts", type=int, default=50)
+    parser.add_argument("--method", default="c-lora")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    base = Base.open()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        photos = work / "photos"
+        write_pictures(photos, domain="person", identity=1_000_000)
+        banks = {1: work / "one", options.concepts: work / "many"}
+        for count, bank in banks.items():
+            for k in range(count):
+                learn(base, bank, {f"c{k}": photos}, method=options.method, steps=1, seed=k)
+        sizes = [p.stat().st_size for p in (banks[options.concepts] / "concepts").rglob("*.*")]
+        print(f"a concept's file: {min(sizes)} to {max(sizes)} bytes")
+        step: dict[int, list[float]] = {count: [] for count in banks}
+        draw: dict[int, list[float]] = {count: [] for count in banks}
+        for turn in range(options.rounds):
+            for count, bank in banks.items():
+                marks: list[float] = []
+                name = f"x{turn}"
+                learn(
+                    base,
+                    bank,
+                    {name: photos},
+                    steps=options.steps,
+                    report=lambda progress, marks=marks: marks.append(time.perf_counter()),
+                )
+                gaps = [b - a for a, b in zip(marks[2:], marks[3:], strict=False)]
+                step[count].append(statistics.median(gaps))
+                Bank.open(bank).remove(name)
+                painter = Painter(base, bank)
+                began = time.perf_counter()
+                painter.draw(["a photo of <c0>"] * 4, seeds=range(4))
+                draw[count].append(time.perf_counter() - began)
+        for what, seconds in (("training step", step), ("drawing four pictures", draw)):
+            ratios = [b / a for a, b in zip(*seconds.values(), strict=True)]
+            row = {
+                "what": what,
+                "concepts": list(seconds),
+                "median_seconds": [round(statistics.median(s), 4) for s in seconds.values()],
+                "ratio_median": round(statistics.median(ratios), 3),
+                "ratio_min_max": [round(min(ratios), 3), round(max(ratios), 3)],
+            }
+            print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

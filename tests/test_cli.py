@@ -1,0 +1,121 @@
+"""The command line: what works, and one sentence without a traceback for what does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from perdure import cli
+
+
+@pytest.fixture
+def perdure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    """Runs a command in a fresh folder; returns exit status, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["perdure", *map(str, arguments)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        out, error = capfd.readouterr()
+        return status, out, error
+
+    return run
+
+
+def taught(perdure, tiny: Path, drawings: Path) -> None:
+    status, out, error = perdure(
+        "learn", drawings / "ada", drawings / "bo", "--base", tiny, "--steps", 2, "--option=rank=2"
+    )
+    assert status == 0, error
+    assert "learned <ada>" in out
+    assert "learned <bo>" in out
+    assert "likeness kept" in out
+
+
+def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    taught(perdure, tiny, drawings)
+    status, out, _ = perdure("list")
+    assert status == 0
+    assert "<ada>" in out
+    assert "2 concepts" in out
+    status, out, _ = perdure("show", "bo")
+    assert json.loads(out)["concept"] == "bo"
+    status, out, error = perdure(
+        "generate", "a photo of <ada> and <bo>", "--base", tiny, "--count", 2, "--scale", 2
+    )
+    assert status == 0, error
+    assert Image.open(tmp_path / "pictures" / "00-1.png").size == (64, 64)
+    status, out, error = perdure(
+        "evaluate", "--base", tiny, "--references", drawings, "--pictures", 2
+    )
+    assert status == 0, error
+    page = (tmp_path / "bank" / "evaluation" / "report.html").read_text()
+    assert "ada" in page
+    matrix = json.loads((tmp_path / "bank" / "evaluation" / "matrix.json").read_text())
+    assert "identity" in matrix["scores"]
+    status, _, error = perdure("export", "folded", "--base", tiny)
+    assert status == 0, error
+    assert (tmp_path / "folded" / "model_index.json").exists()
+    status, out, _ = perdure("remove", "ada")
+    assert status == 0
+    assert "1 concepts remain" in out
+    cost = json.loads((tmp_path / "bank" / "tasks" / "02-bo" / "cost.json").read_text())
+    assert cost["costs"][0]["concept"] == "ada"
+
+
+def test_what_the_user_can_mend_is_one_sentence_and_status_two(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    taught(perdure, tiny, drawings)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
+    (tmp_path / "empty").mkdir()
+    cases = [
+        (("learn",), "Which pictures"),
+        (("learn", "nowhere", "--base", tiny), "There is no nowhere"),
+        (("learn", broken, "--base", tiny), "a.png"),
+        (("learn", tmp_path / "empty", "--base", tiny), "empty"),
+        (("learn", drawings / "ada", "--base", tiny), "ada"),
+        (("learn", drawings / "cy", "--base", tiny, "--method", "magic"), "magic"),
+        (("learn", drawings / "cy", "--base", tiny, "--option", "depth=2"), "depth"),
+        (("learn", drawings / "cy", "--base", tiny, "--lr", "-1"), "lr is -1"),
+        (("learn", drawings / "cy", "--base", tmp_path / "empty"), "model_index.json"),
+        (("learn", drawings / "cy", "--base", "no-such-base"), "There is no base"),
+        (("learn", "--resume", "--base", tiny), "Nothing was interrupted"),
+        (("generate", "a photo of <zoe>", "--base", tiny), "<zoe>"),
+        (("generate", "a photo", "--bank", "nowhere", "--base", tiny), "nowhere"),
+        (("remove", "zoe"), "zoe"),
+        (("evaluate", "--base", tiny, "--references", tmp_path / "empty"), "ada"),
+        (("smallworld", "out", "--domain", "dragon"), "dragon"),
+    ]
+    for arguments, word in cases:
+        status, out, error = perdure(*arguments)
+        assert status == 2, (arguments, out, error)
+        assert word in error, (arguments, error)
+        assert "Traceback" not in out + error
+        assert len(error.strip().splitlines()) == 1, error
+    assert perdure("list")[1].count("<") == 2
+
+
+def test_smallworld_writes_pictures_that_learn_reads(perdure, tmp_path: Path) -> None:
+    status, out, _ = perdure("smallworld", "photos", "--identity", 2000001, "--count", 3)
+    assert status == 0
+    assert len(list((tmp_path / "photos").glob("*.png"))) == 3
+
+
+def test_methods_and_help_need_no_torch() -> None:
+    code = "import sys; import perdure.cli; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"
