@@ -311,7 +311,9 @@ def doctor(
         bool, typer.Option("--measure", help="Measure smallworld's quality as well (minutes).")
     ] = False,
     pictures: Annotated[int, typer.Option(min=8, help="Pictures drawn by --measure.")] = 512,
-    out: Annotated[Path | None, typer.Option(help="Folder for quality.json and grid.png.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model card and its figures.")
+    ] = None,
 ) -> None:
     """Say what machine and base this is, and whether they fit; with --measure, how good it is."""
     from perdure.doctor import describe, quality

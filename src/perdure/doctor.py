@@ -14,7 +14,7 @@ import transformers
 from perdure.base.base import Base
 from perdure.errors import PerdureError
 from perdure.measuring.features import MetricEncoder
-from perdure.smallworld.card import model_facts
+from perdure.smallworld.card import model_facts, write_card
 from perdure.smallworld.quality import measure_quality
 
 __all__ = ["describe", "quality"]
@@ -47,8 +47,9 @@ def quality(
 ) -> list[str]:
     """Measure smallworld on held-out identities and prompts; a line a figure, with its aim.
 
-    With ``out`` also writes `quality.json`, and `grid.png` (renders above drawings). Raises
-    PerdureError for another base: only the drawn world's ground truth is known.
+    With ``out`` also writes `smallworld.md`, the model card, with `smallworld.json` and
+    `smallworld.png` (renders above drawings). Raises PerdureError for another base: only the drawn
+    world's ground truth is known.
     """
     base = Base.open(name)
     if not base.hints.get("smallworld"):
@@ -68,10 +69,19 @@ def quality(
     )
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        parts = model_facts(base.pipeline, encoder)
-        content = {"quality": result.to_json(), "parts": parts}
-        (out / "quality.json").write_text(json.dumps(content, indent=1))
-        result.grid.save(out / "grid.png")
+        result.grid.save(out / "smallworld.png")
+        weights = Path(base.encoder).parent
+        facts = {
+            **json.loads((weights / "recipe.json").read_text()),
+            "parts": model_facts(base.pipeline, encoder),
+            "bytes": sum(path.stat().st_size for path in weights.rglob("*") if path.is_file()),
+            "command": f"perdure doctor --measure --pictures {pictures} --out {out}",
+            "hardware": f"{os.cpu_count()} cores, {torch.get_num_threads()} threads",
+            "grid": "smallworld.png",
+        }
+        content = {"quality": result.to_json(), "facts": facts}
+        (out / "smallworld.json").write_text(json.dumps(content, indent=1) + "\n")
+        write_card(out / "smallworld.md", quality=result, facts=facts)
     marks = {True: "ok", False: "MISSED", None: ""}
     return [
         f"{row.name:>44}  {row.value:>14}  {row.aim:>12}  {marks[row.ok]}" for row in result.rows()

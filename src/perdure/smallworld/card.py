@@ -247,14 +247,18 @@ expression and style; an identity they describe only coarsely.
 
 ## Recipe
 
-`python -m perdure.smallworld.train data|clip|vae|unet|assemble`; each stage resumes after a kill.
+`python -m perdure.smallworld.train data|clip|vae|unet|vision|assemble`; each stage resumes after
+a kill. Under `torchrun --nproc-per-node 2` two processes share a stage and average their weights
+every 8 steps; the U-Net was trained so, and its batch is that of both together.
 
 {_stages(facts)}
 
 1. **clip**: contrast of picture with caption, and of two pictures of one cast (identity head).
 2. **vae**: L1 weighted towards the middle, L1 of the gradients, and a small KL term.
-3. **unet**: v-prediction with zero terminal SNR (arXiv 2305.08891), min-SNR weighting
-   (arXiv 2303.09556), captions left out at times for guidance, averaged weights.
+3. **unet** on cached latents: v-prediction with zero terminal SNR (arXiv 2305.08891), min-SNR
+   weighting (arXiv 2303.09556), captions left out at times for guidance, averaged weights.
+4. **vision**: the image tower and the projections further, the text tower frozen, with groups of
+   pictures that differ in one accessory or expression alone as hard negatives.
 {notes}
 ## Quality
 

@@ -7,23 +7,37 @@ import copy
 import dataclasses
 import json
 import os
+import platform
+import re
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
+from perdure.smallworld.card import stage_facts
 from perdure.smallworld.train.assemble import assemble, make_text_encoder, normalise_latents
-from perdure.smallworld.train.clip import train_clip
+from perdure.smallworld.train.clip import GROUP, GROUPS, PAIRS, train_clip, tune_vision
 from perdure.smallworld.train.data import load_scenes, render_scenes
 from perdure.smallworld.train.loop import Schedule
+from perdure.smallworld.train.unet import BATCH as UNET_BATCH
 from perdure.smallworld.train.unet import train_unet
+from perdure.smallworld.train.vae import BATCH as VAE_BATCH
 from perdure.smallworld.train.vae import train_vae, tune_decoder
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = Path(__file__).parents[1] / "weights"
+BATCHES = {
+    "clip": 2 * PAIRS,
+    "vae": VAE_BATCH,
+    "unet": 2 * UNET_BATCH,  # two processes
+    "vision": PAIRS + GROUPS * GROUP,
+    "decoder": VAE_BATCH,
+}
+SEEDS = {"clip": 1, "vae": 2, "unet": 3, "decoder": 4, "vision": 5}
 SCHEDULES = {
     "clip": Schedule(steps=800, lr=1e-3, warmup=60, weight_decay=0.05, save_every=100),
+    "vision": Schedule(steps=200, lr=4e-4, decay=0.5, warmup=30, save_every=50),
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
     "unet": Schedule(steps=4000, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
@@ -33,7 +47,9 @@ SCHEDULES = {
 def main() -> None:
     """Run one stage in a work folder."""
     parser = argparse.ArgumentParser(prog="python -m perdure.smallworld.train")
-    parser.add_argument("stage", choices=("data", "clip", "vae", "decoder", "unet", "assemble"))
+    parser.add_argument(
+        "stage", choices=("data", "clip", "vision", "vae", "decoder", "unet", "assemble")
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/smallworld"))
     parser.add_argument("--steps", type=int, help="steps in all of this stage")
     parser.add_argument("--pairs", type=int, default=100_000, help="pairs of scenes to render")
@@ -59,6 +75,9 @@ def main() -> None:
         train_vae(scenes, held_out, work / "vae", schedule or SCHEDULES["vae"])
         return
     clip = train_clip(scenes, held_out, work / "clip", finished(work / "clip"))
+    if options.stage == "vision":
+        tune_vision(clip, scenes, work / "vision", schedule or SCHEDULES["vision"])
+        return
     vae = train_vae(scenes, held_out, work / "vae", finished(work / "vae"))
     if options.stage == "decoder":
         tune_decoder(vae, scenes, held_out, work / "decoder", schedule or SCHEDULES["decoder"])
@@ -75,8 +94,33 @@ def main() -> None:
         tune_decoder(vae, scenes, held_out, work / "decoder", finished(work / "decoder"))
         normalise_latents(vae, scenes)
         latent_vae = vae
+    if (work / "vision" / CHECKPOINT).exists():
+        tune_vision(clip, scenes, work / "vision", finished(work / "vision"))
     unet = train_unet(latent_vae, text_encoder, scenes, folder, finished(folder, ema=0.998))
     assemble(clip, latent_vae, unet, options.out)
+    stages = [
+        stage_facts(
+            work / name, name=name, batch=BATCHES[name], seed=SEEDS[name], hardware=machine()
+        )
+        for name in ("clip", "vae", "unet", "vision", "decoder")
+        if (work / name / "log.jsonl").exists()
+    ]
+    recipe = {
+        "stages": stages,
+        "training_pictures": len(scenes.pictures),
+        "held_out_pictures": len(held_out.pictures),
+    }
+    (options.out / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+
+
+def machine() -> str:
+    """Processor and number of cores, for the model card."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"model name\s*: (.+)", cpuinfo.read_text())
+        name = found[1] if found else name
+    return f"{os.cpu_count()} cores, {name}"
 
 
 def finished(folder: Path, ema: float | None = None) -> Schedule:
