@@ -17,6 +17,7 @@ from perdure.base.base import Base
 from perdure.benchmarks.people import PeopleStream, run_stream
 from perdure.measuring.evaluate import Evaluation
 from perdure.measuring.matrix import accuracy_final, forgetting, mean_right_after
+from perdure.measuring.overview import overview
 from perdure.measuring.report import write_report
 from perdure.measuring.summary import stream_report
 
@@ -59,6 +60,10 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
         for method, future in running.items():
             path, evaluation = future.result()
             results[method] = (Bank.open(path), evaluation)
+    titles = {"lora": "LoRA, trained on and on", "c-lora": "C-LoRA"}
+    overview({titles[m]: evaluation for m, (_, evaluation) in results.items()}).save(
+        out / "overview.png"
+    )
     page = out / "report.html"
     write_report(
         page,
