@@ -1,4 +1,4 @@
-"""The shipped base: stock libraries load it, it fits its limits, and a person can be taught to it."""
+"""The shipped base: stock libraries load it, it fits its limits, a person can be taught to it."""
 
 from __future__ import annotations
 

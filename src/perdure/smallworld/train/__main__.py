@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from diffusers import StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
 from safetensors import safe_open
 
 from perdure.smallworld.card import stage_facts
 from perdure.smallworld.train.assemble import assemble, make_text_encoder, normalise_latents
 from perdure.smallworld.train.clip import GROUP, GROUPS, PAIRS, train_clip, tune_vision
-from perdure.smallworld.train.data import load_scenes, render_scenes
+from perdure.smallworld.train.data import Scenes, load_scenes, render_scenes
 from perdure.smallworld.train.loop import Schedule
 from perdure.smallworld.train.unet import BATCH as UNET_BATCH
 from perdure.smallworld.train.unet import train_unet
@@ -31,16 +33,18 @@ BATCHES = {
     "clip": 2 * PAIRS,
     "vae": VAE_BATCH,
     "unet": 2 * UNET_BATCH,  # two processes
+    "further": 2 * UNET_BATCH,
     "vision": PAIRS + GROUPS * GROUP,
     "decoder": VAE_BATCH,
 }
-SEEDS = {"clip": 1, "vae": 2, "unet": 3, "decoder": 4, "vision": 5}
+SEEDS = {"clip": 1, "vae": 2, "unet": 3, "decoder": 4, "vision": 5, "further": 3}
 SCHEDULES = {
     "clip": Schedule(steps=800, lr=1e-3, warmup=60, weight_decay=0.05, save_every=100),
     "vision": Schedule(steps=200, lr=4e-4, decay=0.5, warmup=30, save_every=50),
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
-    "unet": Schedule(steps=4000, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
+    "unet": Schedule(steps=1900, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
+    "further": Schedule(steps=4000, lr=6e-4, ema=0.999, decay=0.5, save_every=200),
 }
 
 
@@ -48,7 +52,7 @@ def main() -> None:
     """Run one stage in a work folder."""
     parser = argparse.ArgumentParser(prog="python -m perdure.smallworld.train")
     parser.add_argument(
-        "stage", choices=("data", "clip", "vision", "vae", "decoder", "unet", "assemble")
+        "stage", choices=("data", "clip", "vision", "vae", "decoder", "unet", "assemble", "further")
     )
     parser.add_argument("--work", type=Path, default=Path("runs/smallworld"))
     parser.add_argument("--steps", type=int, help="steps in all of this stage")
@@ -73,6 +77,9 @@ def main() -> None:
         return
     if options.stage == "vae":
         train_vae(scenes, held_out, work / "vae", schedule or SCHEDULES["vae"])
+        return
+    if options.stage == "further":
+        train_further(scenes, work / "further", schedule or SCHEDULES["further"], options.out)
         return
     clip = train_clip(scenes, held_out, work / "clip", finished(work / "clip"))
     if options.stage == "vision":
@@ -121,6 +128,23 @@ def machine() -> str:
         found = re.search(r"model name\s*: (.+)", cpuinfo.read_text())
         name = found[1] if found else name
     return f"{os.cpu_count()} cores, {name}"
+
+
+def train_further(scenes: Scenes, folder: Path, schedule: Schedule, weights: Path) -> None:
+    """Train the shipped U-Net further on the shipped autoencoder and text encoder, in place."""
+    pipeline = StableDiffusionPipeline.from_pretrained(weights / "base", dtype=torch.float32)
+    pipeline.unet.set_attn_processor(AttnProcessor())
+    parts = pipeline.vae, pipeline.text_encoder
+    unet = train_unet(*parts, scenes, folder, schedule, start=pipeline.unet)
+    if dist.is_initialized() and dist.get_rank() > 0:
+        return
+    unet.half().save_pretrained(weights / "base" / "unet")
+    recipe = json.loads((weights / "recipe.json").read_text())
+    seed, batch = SEEDS["further"], BATCHES["further"]
+    recipe["stages"].append(
+        stage_facts(folder, name="further", batch=batch, seed=seed, hardware=machine())
+    )
+    (weights / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 
 def finished(folder: Path, ema: float | None = None) -> Schedule:

@@ -22,6 +22,8 @@ __all__ = ["cache_latents", "make_scheduler", "make_unet", "train_unet"]
 BATCH = 64
 EMPTY = 0.1
 """Share of captions that are left out, for classifier-free guidance."""
+PEOPLE = 0.5
+"""Share of the batch that is taken from portraits alone: faces are the hardest to draw."""
 SNR_CAP = 5.0
 
 
@@ -83,13 +85,18 @@ def train_unet(
     folder: Path,
     schedule: Schedule,
     count: int = 100_000,
+    start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train and return the U-Net; ``vae`` yields latents of mean 0 and deviation 1 a channel."""
+    """Train and return the U-Net; ``vae`` yields latents of mean 0 and deviation 1 a channel.
+
+    ``start`` is trained further instead of a fresh one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     latents = cache_latents(vae, scenes, folder / "latents.safetensors", count)
     torch.manual_seed(0)
-    unet = make_unet()
+    unet = make_unet() if start is None else start
     ids = torch.from_numpy(scenes.ids)
+    people = torch.from_numpy(scenes.people[: len(latents["mean"])]).nonzero()[:, 0]
     tokenizer = make_tokenizer()
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"])
     alphas = make_scheduler().alphas_cumprod
@@ -97,6 +104,8 @@ def train_unet(
 
     def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
         index = torch.randint(len(latents["mean"]), (BATCH,), generator=generator)
+        person = people[torch.randint(len(people), (BATCH,), generator=generator)]
+        index = torch.where(torch.rand(BATCH, generator=generator) < PEOPLE, person, index)
         which = torch.randint(CAPTIONS, (BATCH,), generator=generator)
         drop = torch.rand(BATCH, generator=generator) < EMPTY
         tokens = torch.where(drop[:, None], empty, ids[index, which])
