@@ -50,6 +50,7 @@ def run_stream(
     method: str,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    pictures: int = 8,
     cost: bool = False,
     say: Callable[[str], None] = lambda sentence: None,
     **settings: Any,
@@ -80,7 +81,9 @@ def run_stream(
                 say(f"{method}:   <{one.concept}> kept {one.likeness_kept:.2f} of its likeness")
     bank = Bank.open(path)
     began = time.monotonic()
-    evaluation = evaluate(base, bank, encoder, references=folders, seed=1000 + 100 * seed)
+    evaluation = evaluate(
+        base, bank, encoder, references=folders, pictures=pictures, seed=1000 + 100 * seed
+    )
     say(f"{method}: measured in {time.monotonic() - began:.0f} s")
     record_json = {
         "method": method,

@@ -43,7 +43,7 @@ SCHEDULES = {
     "vision": Schedule(steps=200, lr=4e-4, decay=0.5, warmup=30, save_every=50),
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
-    "unet": Schedule(steps=1900, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
+    "unet": Schedule(steps=1560, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
     "further": Schedule(steps=4000, lr=6e-4, ema=0.999, decay=0.5, save_every=200),
 }
 
