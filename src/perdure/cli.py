@@ -128,6 +128,8 @@ def learn(
     }
     given = {key: value for key, value in given.items() if value is not None}
     if resume:
+        if given or option or method or name or noun:
+            raise PerdureError("--resume goes on with the options that the learn began with.")
         with _bar("resuming") as report:
             record = teaching.resume(opened, bank, report=report, note=_note, wait=wait)
         _learned(record.concepts, record.facts)

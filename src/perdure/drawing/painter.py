@@ -106,6 +106,13 @@ class Painter:
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
+        for name in spoken:
+            if name not in self.rows:
+                raise PerdureError(f"The bank has no concept <{name}>: `perdure list` shows them.")
+        if spoken and not self.method.prompt_dependent:
+            raise PerdureError(
+                f"{self.method.name} folds all concepts into one model: leave --concept out."
+            )
         if self.method.prompt_dependent and not spoken:
             raise PerdureError(
                 f"What {self.method.name} draws depends on the concepts in the prompt, so it "

@@ -85,6 +85,11 @@ def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnS
             raise PerdureError(
                 f"There is no learning option {name!r}: choose from {', '.join(known)}."
             )
+    for name in ("prior_pictures", "prior_weight"):
+        if name in given and not values.get("prior"):
+            raise PerdureError(
+                f"{name} has no effect without prior: give the prior prompt as well."
+            )
     if "templates" in values:
         values["templates"] = tuple(values["templates"])
     try:

@@ -101,6 +101,8 @@ class Method(ABC):
     """Where the method comes from."""
     prompt_dependent: ClassVar[bool] = False
     """Does `mix` depend on the concepts that the prompt speaks of?"""
+    trains_weights: ClassVar[bool] = True
+    """False where only tokens train."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:

@@ -14,6 +14,7 @@ from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 class TextualInversion(Method):
     name = "textual-inversion"
     title = "Textual Inversion: a token a concept, the weights stay the base's"
+    trains_weights = False
     paper = "Gal et al., ICLR 2023, arXiv 2208.01618"
 
     def start(
