@@ -7,15 +7,11 @@ import itertools
 import json
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from perdure.base.base import Base
-from perdure.benchmarks.people import PeopleStream, run_stream
+from perdure.benchmarks.grid import Job, name_of, run_job
+from perdure.benchmarks.people import PeopleStream
 from perdure.benchmarks.results import table_of
 
 
@@ -36,8 +32,8 @@ def main() -> None:
     if not options.table:
         jobs = [
             Job(
-                record=options.out / f"{_name(method, dict(chosen), seed)}.json",
-                work=options.work / options.out.name / _name(method, dict(chosen), seed),
+                record=options.out / f"{name_of(method, dict(chosen), seed)}.json",
+                work=options.work / options.out.name / name_of(method, dict(chosen), seed),
                 stream=PeopleStream(split=options.split, count=options.count),
                 method=method,
                 chosen=dict(chosen),
@@ -51,52 +47,9 @@ def main() -> None:
             for seed in range(options.seeds)
         ]
         with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            for line in pool.map(_job, jobs):
+            for line in pool.map(run_job, jobs):
                 print(line, flush=True)
     print(table_of(options.out))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of the grid; its record is the sign that it is finished."""
-
-    record: Path
-    work: Path
-    stream: PeopleStream
-    method: str
-    chosen: dict[str, Any]
-    seed: int
-    pictures: int
-
-
-def _name(method: str, chosen: dict[str, Any], seed: int) -> str:
-    return "-".join([method, *(f"{k}={v}" for k, v in chosen.items()), f"seed{seed}"])
-
-
-def _job(job: Job) -> str:
-    torch.set_num_threads(1)
-    if job.record.exists():
-        return f"{job.record.stem}: done before"
-    mark = "method."
-    own = {key.removeprefix(mark): v for key, v in job.chosen.items() if key.startswith(mark)}
-    settings = {key: value for key, value in job.chosen.items() if not key.startswith(mark)}
-    folders = job.stream.write(job.work / "photos")
-    _, _, facts = run_stream(
-        Base.open(),
-        folders,
-        job.work / "bank",
-        method=job.method,
-        options=own,
-        seed=job.seed,
-        pictures=job.pictures,
-        **settings,
-    )
-    facts |= {"stream": asdict(job.stream), "chosen": job.chosen}
-    job.record.parent.mkdir(parents=True, exist_ok=True)
-    partial = job.record.with_suffix(".partial")
-    partial.write_text(json.dumps(facts) + "\n")
-    partial.replace(job.record)
-    return f"{job.record.stem}: done"
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ class Task:
     def load(cls, path: Path) -> Task:
         """Read what `save` wrote."""
         values = json.loads(path.read_text())
-        values["settings"] = make_settings({}, values["settings"])
+        values["settings"] = make_settings(values["settings"], {})
         values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
         return cls(**values)
 

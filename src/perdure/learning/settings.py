@@ -69,7 +69,7 @@ class LearnSettings:
             raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
 
     def to_json(self) -> dict[str, Any]:
-        """Field name -> JSON value; `make_settings({}, values)` makes it again."""
+        """Field name -> JSON value; `make_settings(values, {})` makes it again."""
         return asdict(self)
 
 
