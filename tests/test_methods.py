@@ -16,7 +16,7 @@ from perdure.adapters import attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
-SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0}
+SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0, "mask_rank": 2, "hidden": 4}
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -68,12 +68,14 @@ def learn(
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.02)
     losses = []
     with attached(toy.layers, learner.layer_deltas()):
-        for _ in range(steps):
+        for step in range(steps):
+            learner.begin_step(torch.Generator().manual_seed(step))
             optimizer.zero_grad()
             loss = loss_of(toy, learner)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+    learner.eval()
     return toy, learner, Kept(concepts, method.keep(learner)), losses
 
 

@@ -74,6 +74,15 @@ class Learner(nn.Module):
         """Concept name -> row of its token, fp32, differentiable."""
         return dict(zip(self.concepts, self._rows, strict=True))
 
+    def begin_step(self, generator: torch.Generator) -> None:
+        """Called once before every optimiser step, with the step's own CPU generator.
+
+        Whatever is random in a learner is drawn here, from this generator alone: it depends on the
+        seed and the step's number, so a resumed run draws the same. It holds for all passes of the
+        step, and counts only while the learner is in training mode; `eval()` ends it. By default
+        nothing is random and nothing is drawn.
+        """
+
     def penalty(self) -> Tensor:
         """Scalar fp32, weighted: the loss is `L_diff + penalty()`. Zero unless overridden."""
         device = next((parameter.device for parameter in self.parameters()), None)
