@@ -112,6 +112,8 @@ class Method(ABC):
     """Does `mix` depend on the concepts that the prompt speaks of?"""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
+    needs_moments: ClassVar[bool] = False
+    """Does `start` need `moments`? Where not, none are computed and none are passed."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -129,11 +131,16 @@ class Method(ABC):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         """What is trained for a task whose new concepts have the initial token rows `rows`.
 
         Made on the CPU from a CPU generator, so that a seed means the same on every device; move
         the learner afterwards. Its step costs the same however many tasks lie in `past`.
+
+        `moments` is for a method that `needs_moments`: C (d_in, d_in), fp32, the mean of `c c^T`
+        over the inputs c of the layers that this task should leave alone. One C for all layers.
         """
 
     @abstractmethod

@@ -157,6 +157,8 @@ class Stamina(Method):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         if not shapes:
             raise ValueError("there is no target layer to put a low-rank delta on")
