@@ -16,9 +16,10 @@ from perdure.adapters import attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
-SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0}
+SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0, "mask_rank": 2, "hidden": 4}
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
+low_rank_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
 
 
 def small(name: str) -> Method:
@@ -44,10 +45,16 @@ class Toy:
         return torch.cat([layer(row) for layer in self.layers.values()], dim=-1)
 
 
+def moments_for(method: Method) -> Tensor | None:
+    """C of forty features, for a method that needs it."""
+    c = torch.randn(40, 5, generator=torch.Generator().manual_seed(11))
+    return c.T @ c / 400 if method.needs_moments else None
+
+
 def start(method: Method, past: Sequence[Kept], *concepts: str, seed: int = 0) -> Learner:
     generator = torch.Generator().manual_seed(seed)
     rows = {concept: torch.randn(5, generator=generator) for concept in concepts}
-    return method.start(SHAPES, past, rows, generator)
+    return method.start(SHAPES, past, rows, generator, moments=moments_for(method))
 
 
 def loss_of(toy: Toy, learner: Learner) -> Tensor:
@@ -68,12 +75,14 @@ def learn(
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.02)
     losses = []
     with attached(toy.layers, learner.layer_deltas()):
-        for _ in range(steps):
+        for step in range(steps):
+            learner.begin_step(torch.Generator().manual_seed(step))
             optimizer.zero_grad()
             loss = loss_of(toy, learner)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+    learner.eval()
     return toy, learner, Kept(concepts, method.keep(learner)), losses
 
 
@@ -215,7 +224,8 @@ def test_every_parameter_is_in_exactly_one_learning_rate_group(name: str) -> Non
 def test_tokens_start_at_the_rows_given_and_training_leaves_those_alone(name: str) -> None:
     row = torch.randn(5)
     given = row.clone()
-    learner = small(name).start(SHAPES, [], {"rex": row}, torch.Generator())
+    method = small(name)
+    learner = method.start(SHAPES, [], {"rex": row}, torch.Generator(), moments=moments_for(method))
     assert learner.tokens()["rex"].requires_grad
     assert torch.equal(learner.tokens()["rex"], given)
     with torch.no_grad():
@@ -315,27 +325,32 @@ def test_an_unknown_method_is_refused_with_the_methods_there_are() -> None:
     assert all(name in str(refused.value) for name in METHODS)
 
 
-@pytest.mark.parametrize("name", ["c-lora", "lora", "lora-independent"])
+@low_rank_methods
 @pytest.mark.parametrize("rank", [0, -1, 1.5, "16", True, None])
 def test_a_rank_that_is_no_whole_number_above_zero_is_refused(name: str, rank: object) -> None:
     with pytest.raises(ValueError, match=f"{name}: rank is {rank!r}"):
         build(name, rank=rank)
 
 
+@pytest.mark.parametrize("name", ["c-lora", "feature-space", "stamina"])
 @pytest.mark.parametrize("penalty", [-1.0, float("nan"), float("inf"), "1e8", True, None])
-def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(penalty: object) -> None:
-    with pytest.raises(ValueError, match="c-lora: penalty is"):
-        build("c-lora", penalty=penalty)
+def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(
+    name: str, penalty: object
+) -> None:
+    with pytest.raises(ValueError, match=f"{name}: penalty is"):
+        build(name, penalty=penalty)
 
 
-@pytest.mark.parametrize("name", ["c-lora", "lora", "lora-independent"])
+@low_rank_methods
 def test_low_rank_methods_refuse_to_start_without_layers(name: str) -> None:
+    method = build(name)
     with pytest.raises(ValueError, match="no target layer"):
-        build(name).start({}, [], {"rex": torch.ones(5)}, torch.Generator())
+        method.start({}, [], {"rex": torch.ones(5)}, torch.Generator(), moments=moments_for(method))
 
 
-def test_c_lora_starts_every_task_at_the_model_before_it() -> None:
-    method = small("c-lora")
+@pytest.mark.parametrize("name", ["c-lora", "feature-space", "stamina"])
+def test_a_method_that_sums_starts_every_task_at_the_model_before_it(name: str) -> None:
+    method = small(name)
     kept = learn_all(method, "rex")
     assert start(method, kept, "ada").norm() == 0.0
     assert same(method.past(kept), method.mix(kept, []))
@@ -394,7 +409,7 @@ def test_textual_inversion_trains_tokens_alone() -> None:
         method.start(SHAPES, [], {}, torch.Generator())
 
 
-@pytest.mark.parametrize("name", ["c-lora", "lora", "lora-independent"])
+@low_rank_methods
 def test_one_of_two_concepts_of_a_task_cannot_be_removed_alone(name: str) -> None:
     method = small(name)
     kept = [learn(method, [], "rex", "ada")[2]]

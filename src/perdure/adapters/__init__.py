@@ -2,13 +2,25 @@
 
 from perdure.adapters.attach import attached, fold_into
 from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum, without_autocast
+from perdure.adapters.masked import (
+    MaskedLowRank,
+    masked_product,
+    pack_bits,
+    straight_through,
+    unpack_bits,
+)
 
 __all__ = [
     "Delta",
     "FullRank",
     "LowRank",
+    "MaskedLowRank",
     "attached",
     "fold_into",
     "low_rank_sum",
+    "masked_product",
+    "pack_bits",
+    "straight_through",
+    "unpack_bits",
     "without_autocast",
 ]

@@ -17,6 +17,7 @@ from perdure.base.base import Base
 from perdure.errors import PerdureError
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
+from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings, make_settings
 from perdure.methods import Kept, Method, build
@@ -238,7 +239,11 @@ def _run(
     base.tokens.set({})
     prior = _prior(base, settings) if settings.prior else None
     base.tokens.set({**old_rows, **new_rows})
-    learner = method.start(base.shapes, kept, new_rows, generator)
+    features = moments(base, list(old_rows)) if method.needs_moments else None
+    try:
+        learner = method.start(base.shapes, kept, new_rows, generator, moments=features)
+    except ValueError as error:
+        raise PerdureError(f"{method.name} cannot start: {error}") from error
     base.fold(method.past(kept))
     try:
         facts |= train(

@@ -62,7 +62,7 @@ def train(
     Raises PerdureError where the loss is no longer a number.
     """
     path = folder / CHECKPOINT
-    learner.to(base.device)
+    learner.to(base.device).train()
     groups = learner.groups()
     optimizer = torch.optim.AdamW(
         [
@@ -95,6 +95,7 @@ def train(
                     optimizer=optimizer,
                     facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
                 )
+    learner.eval()
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
 
@@ -109,6 +110,7 @@ def _step(
 ) -> tuple[float, float]:
     """One optimiser step; returns the denoising loss and the weighted penalty."""
     generator = torch.Generator().manual_seed((settings.seed << 32) + step)
+    learner.begin_step(generator)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(settings.accumulate):

@@ -82,6 +82,8 @@ class CLoRA(Method):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         summed = sum_low_rank(past) if self.config.penalty else {}

@@ -44,6 +44,8 @@ class LoRA(Method):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         last = past[-1].factors() if past else {}

@@ -46,6 +46,8 @@ class LoRAIndependent(Method):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         return Learner(low_rank_deltas(shapes, self.config.rank, generator), rows)
 

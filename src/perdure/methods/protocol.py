@@ -74,6 +74,15 @@ class Learner(nn.Module):
         """Concept name -> row of its token, fp32, differentiable."""
         return dict(zip(self.concepts, self._rows, strict=True))
 
+    def begin_step(self, generator: torch.Generator) -> None:
+        """Called once before every optimiser step, with the step's own CPU generator.
+
+        Whatever is random in a learner is drawn here, from this generator alone: it depends on the
+        seed and the step's number, so a resumed run draws the same. It holds for all passes of the
+        step, and counts only while the learner is in training mode; `eval()` ends it. By default
+        nothing is random and nothing is drawn.
+        """
+
     def penalty(self) -> Tensor:
         """Scalar fp32, weighted: the loss is `L_diff + penalty()`. Zero unless overridden."""
         device = next((parameter.device for parameter in self.parameters()), None)
@@ -103,6 +112,8 @@ class Method(ABC):
     """Does `mix` depend on the concepts that the prompt speaks of?"""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
+    needs_moments: ClassVar[bool] = False
+    """Does `start` need `moments`? Where not, none are computed and none are passed."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -120,11 +131,16 @@ class Method(ABC):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         """What is trained for a task whose new concepts have the initial token rows `rows`.
 
         Made on the CPU from a CPU generator, so that a seed means the same on every device; move
         the learner afterwards. Its step costs the same however many tasks lie in `past`.
+
+        `moments` is for a method that `needs_moments`: C (d_in, d_in), fp32, the mean of `c c^T`
+        over the inputs c of the layers that this task should leave alone. One C for all layers.
         """
 
     @abstractmethod

@@ -4,13 +4,16 @@ from dataclasses import fields
 from typing import Any
 
 from perdure.methods.c_lora import CLoRA
+from perdure.methods.feature_space import FeatureSpace
 from perdure.methods.lora import LoRA
 from perdure.methods.lora_independent import LoRAIndependent
 from perdure.methods.protocol import Method
+from perdure.methods.stamina import Stamina
 from perdure.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (CLoRA, LoRA, LoRAIndependent, TextualInversion)
+    method.name: method
+    for method in (CLoRA, FeatureSpace, LoRA, LoRAIndependent, Stamina, TextualInversion)
 }
 
 

@@ -23,6 +23,8 @@ class TextualInversion(Method):
         past: Sequence[Kept],
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
     ) -> Learner:
         if not rows:
             raise ValueError("textual-inversion trains tokens alone, and this task has no token")

@@ -1,0 +1,164 @@
+"""Feature-space: keep the delta silent on the text features of everything learned before. Ours.
+
+L = L_diff + lambda * sum_layers trace(dW_t C dW_t^T),   C = mean of c c^T,   dW_t = A_t B_t
+
+Keys and values are linear in the text features c, so `dW_t c` is the interference itself, and
+`trace(dW_t C dW_t^T)` is the mean of its square. It needs prompts, never pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from perdure.adapters.delta import LowRank, without_autocast
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    Method,
+    Shapes,
+    check_number,
+    check_whole,
+    keep_factors,
+    low_rank_deltas,
+    sum_low_rank,
+)
+
+
+class Complement(nn.Module):
+    """`B (I - Q Q^T)`: the rows of B off the span of the orthonormal columns Q (d_in, m)."""
+
+    def __init__(self, Q: Tensor) -> None:
+        super().__init__()
+        self.Q: Tensor
+        self.register_buffer("Q", Q, persistent=False)
+
+    def forward(self, B: Tensor) -> Tensor:
+        with without_autocast(B):
+            return B - (B @ self.Q) @ self.Q.T
+
+
+class FeatureSpaceLearner(Learner):
+    """A fresh `A_t B_t` a layer and one C (d_text, d_text) for all of them."""
+
+    def __init__(
+        self,
+        deltas: Mapping[str, LowRank],
+        rows: Mapping[str, Tensor],
+        C: Tensor,
+        weight: float,
+    ) -> None:
+        super().__init__(deltas, rows)
+        self.weight = weight
+        self.C: Tensor
+        self.register_buffer("C", C, persistent=False)
+
+    def interference(self) -> Tensor:
+        """`trace(dW C dW^T)` added up over the layers, without lambda.
+
+        Computed as the sum of the entries of `(A^T A) (.) (B C B^T)`, r x r: no dense `dW`.
+        """
+        total = super().penalty()
+        for delta in self.layer_deltas().values():
+            assert isinstance(delta, LowRank)
+            with without_autocast(self.C):
+                A, B = delta.A, delta.B
+                total = total + ((A.T @ A) * (B @ self.C @ B.T)).sum()
+        return total
+
+    def penalty(self) -> Tensor:
+        """`lambda * sum_layers trace(dW C dW^T)`, at the first task too."""
+        return self.weight * self.interference() if self.weight else super().penalty()
+
+
+class FeatureSpace(Method):
+    name = "feature-space"
+    title = "Feature-space: a low-rank delta a task, kept silent on the features of other prompts"
+    paper = "this project's own; see docs/methods/feature-space.md"
+    needs_moments: ClassVar[bool] = True
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        rank: int = 16
+        """Rank of every `A_t B_t`."""
+        penalty: float = 1e-3
+        """lambda, which multiplies the sum over layers of the mean squared `dW c`. Its value
+        depends on the scale of the features: sweep it over decades. 0 switches it off."""
+        projection: float = 0.0
+        """Hard projection: the B of every layer stays off the leading eigenvectors of C that
+        together hold this share of its trace, from 0 (off) to below 1."""
+
+        def __post_init__(self) -> None:
+            check_whole("feature-space", "rank", self.rank, 1)
+            check_number("feature-space", "penalty", self.penalty, 0)
+            check_number("feature-space", "projection", self.projection, 0)
+            if self.projection >= 1:
+                raise ValueError(
+                    f"feature-space: projection is {self.projection!r}, but must be below 1, "
+                    "because the whole space leaves nothing to learn in"
+                )
+
+    config: Config
+
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
+    ) -> Learner:
+        C = _checked(shapes, moments)
+        deltas = low_rank_deltas(shapes, self.config.rank, generator)
+        if self.config.projection:
+            Q = leading(C, self.config.projection)
+            if Q.shape[1] == Q.shape[0]:
+                raise ValueError(
+                    f"feature-space: the features that hold {self.config.projection} of C's trace "
+                    f"fill all {Q.shape[0]} dimensions: lower the projection"
+                )
+            complement = Complement(Q)
+            for delta in deltas.values():
+                parametrize.register_parametrization(delta, "B", complement)
+        return FeatureSpaceLearner(deltas, rows, C, self.config.penalty)
+
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        return sum_low_rank(kept)
+
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        return keep_factors(learner)
+
+    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+        return sum_low_rank(kept)
+
+
+def leading(C: Tensor, share: float) -> Tensor:
+    """Orthonormal columns (d, m), fp32: the fewest eigenvectors of C that hold `share` of its
+    trace, largest first."""
+    values, vectors = torch.linalg.eigh(C.double())
+    held = values.clamp(min=0).flip(0).cumsum(0)
+    m = int((held < share * held[-1]).sum()) + 1
+    return vectors.flip(1)[:, :m].float().contiguous()
+
+
+def _checked(shapes: Shapes, moments: Tensor | None) -> Tensor:
+    """C as an fp32 copy; ValueError where it is missing or does not fit a layer."""
+    if moments is None:
+        raise ValueError(
+            "feature-space needs the moments C = mean of c c^T of the features that earlier "
+            "concepts and ordinary prompts have: pass moments="
+        )
+    for layer, (_, d_in) in shapes.items():
+        if moments.shape != (d_in, d_in):
+            raise ValueError(
+                f"feature-space: the moments have the shape {tuple(moments.shape)}, but the layer "
+                f"{layer!r} needs {(d_in, d_in)}: all target layers must read the same features"
+            )
+    if not torch.isfinite(moments).all():
+        raise ValueError("feature-space: the moments hold a number that is not finite")
+    return moments.detach().to("cpu", torch.float32, copy=True)

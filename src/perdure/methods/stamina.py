@@ -1,0 +1,202 @@
+"""STAMINA: stacked, masked low-rank adapters and tokens from an MLP (arXiv 2311.18763).
+
+dW_t     = (A_t B_t) (.) M_t,   M_t = 1[U_t V_t^T / sqrt(k) + b + g > 0],   U, V = low-rank MLPs
+L_forget = sum_layers || | sum_{t'<t} dW_t' | (.) dW_t ||_F^2
+L        = L_diff + lambda * L_forget + mu * mean(sigmoid(logits_t))
+v_t      = mlp_tok(1)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perdure.adapters.delta import without_autocast
+from perdure.adapters.masked import MaskedLowRank, masked_product
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    Method,
+    Shapes,
+    check_number,
+    check_whole,
+    keep_factors,
+)
+
+
+class TokenMLP(nn.Module):
+    """`v = W_2 relu(W_1 1 + b_1) + b_2`: a token's row from a fixed input of ones.
+
+    `b_2` starts at the given row and `W_2` at zero, so the token starts exactly there.
+    """
+
+    def __init__(self, row: Tensor, hidden: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.shape = row.shape
+        W_1 = torch.empty(hidden, hidden, dtype=torch.float32)
+        W_1.normal_(0.0, (2 / hidden) ** 0.5, generator=generator)
+        self.W_1 = nn.Parameter(W_1)
+        self.b_1 = nn.Parameter(torch.zeros(hidden, dtype=torch.float32))
+        self.W_2 = nn.Parameter(torch.zeros(row.numel(), hidden, dtype=torch.float32))
+        self.b_2 = nn.Parameter(row.detach().clone().float().reshape(-1))
+
+    def forward(self) -> Tensor:
+        """The row, of the shape that was given, fp32."""
+        with without_autocast(self.W_1):
+            ones = self.W_1.new_ones(self.W_1.shape[1])
+            h = F.relu(F.linear(ones, self.W_1, self.b_1))
+            return F.linear(h, self.W_2, self.b_2).view(self.shape)
+
+
+class StaminaLearner(Learner):
+    """A masked `A_t B_t` a layer, an MLP a token, and `| sum_{t'<t} dW_t' |` where there is one."""
+
+    def __init__(
+        self,
+        deltas: Mapping[str, MaskedLowRank],
+        tokens: Mapping[str, TokenMLP],
+        past: Deltas,
+        *,
+        weight: float,
+        sparsity: float,
+    ) -> None:
+        super().__init__(deltas, {})
+        self.concepts = tuple(tokens)
+        self._tokens = nn.ModuleList(tokens.values())
+        self.weight = weight
+        self.sparsity = sparsity
+        for index, layer in enumerate(self.layers):
+            P = past[layer].abs() if layer in past else None
+            self.register_buffer(f"past_{index}", P, persistent=False)
+
+    def masked(self) -> list[MaskedLowRank]:
+        """The deltas, in the order of the layers."""
+        return [delta for delta in self._deltas if isinstance(delta, MaskedLowRank)]
+
+    def begin_step(self, generator: torch.Generator) -> None:
+        """Fresh noise for every mask."""
+        for delta in self.masked():
+            delta.draw(generator)
+
+    def tokens(self) -> dict[str, Tensor]:
+        return {name: mlp() for name, mlp in zip(self.concepts, self._tokens, strict=True)}
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {
+            "deltas": list(self._deltas.parameters()),
+            "tokens": list(self._tokens.parameters()),
+        }
+
+    def forgetting(self) -> Tensor:
+        """L_forget: the squared Frobenius norms added up over the layers, without lambda."""
+        total = super().penalty()
+        for index, delta in enumerate(self.masked()):
+            P = getattr(self, f"past_{index}")
+            if P is not None:
+                total = total + (P * delta.dense()).square().sum()
+        return total
+
+    def density(self) -> Tensor:
+        """`mean(sigmoid(logits))` over all entries of all layers: the share of ones expected
+        under the noise."""
+        logits = [delta.logits() for delta in self.masked()]
+        ones = torch.stack([torch.sigmoid(one).sum() for one in logits]).sum()
+        return ones / sum(one.numel() for one in logits)
+
+    def penalty(self) -> Tensor:
+        """`lambda * L_forget + mu * mean(sigmoid(logits))`."""
+        total = super().penalty()
+        if self.weight:
+            total = total + self.weight * self.forgetting()
+        if self.sparsity:
+            total = total + self.sparsity * self.density()
+        return total
+
+
+class Stamina(Method):
+    name = "stamina"
+    title = "STAMINA: low-rank deltas under learned hard masks, tokens from an MLP"
+    paper = "Smith et al., CVPR Workshops 2024, arXiv 2311.18763"
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        rank: int = 16
+        """Rank of every `A_t B_t` before its mask; C-LoRA's [ours]."""
+        penalty: float = 1e8
+        """lambda, which multiplies the *sum* over layers and entries, as in C-LoRA; its value
+        there [ours]. 0 switches the term off."""
+        sparsity: float = 0.01
+        """mu, which multiplies the mean of sigmoid(logits) over all entries of all layers [ours].
+        With 0 nothing asks for a sparse mask."""
+        mask_rank: int = 8
+        """k, the rank of the mask's logits before their bias [ours]."""
+        hidden: int = 16
+        """Width of the MLPs of mask and token, and of the mask's inputs e_u and e_v [ours]."""
+        tau: float = 1.0
+        """Temperature of the straight-through gradient, that of sigmoid(logits / tau) [ours]."""
+        bias: float = 0.0
+        """Start of b, one trained number a layer; the masks begin near the density
+        sigmoid(bias) [ours]."""
+
+        def __post_init__(self) -> None:
+            for option in ("rank", "mask_rank", "hidden"):
+                check_whole("stamina", option, getattr(self, option), 1)
+            check_number("stamina", "penalty", self.penalty, 0)
+            check_number("stamina", "sparsity", self.sparsity, 0)
+            check_number("stamina", "tau", self.tau, 1e-6)
+            check_number("stamina", "bias", self.bias, -50)
+
+    config: Config
+
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
+    ) -> Learner:
+        if not shapes:
+            raise ValueError("there is no target layer to put a low-rank delta on")
+        config = self.config
+        deltas = {
+            layer: MaskedLowRank(
+                d_out,
+                d_in,
+                config.rank,
+                mask_rank=config.mask_rank,
+                hidden=config.hidden,
+                bias=config.bias,
+                tau=config.tau,
+                generator=generator,
+            )
+            for layer, (d_out, d_in) in shapes.items()
+        }
+        tokens = {name: TokenMLP(row, config.hidden, generator) for name, row in rows.items()}
+        summed = sum_masked(past) if config.penalty else {}
+        return StaminaLearner(
+            deltas, tokens, summed, weight=config.penalty, sparsity=config.sparsity
+        )
+
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        return sum_masked(kept)
+
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        return keep_factors(learner)  # the MLPs stay behind
+
+    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+        return sum_masked(kept)
+
+
+def sum_masked(kept: Sequence[Kept]) -> Deltas:
+    """`sum_t (A_t B_t) (.) M_t` by layer, fp32: one dense matrix a layer, however many tasks."""
+    total: Deltas = {}
+    for task in kept:
+        for layer, factors in task.factors().items():
+            dW = masked_product(factors["A"], factors["B"], factors["mask"])
+            total[layer] = total[layer] + dW if layer in total else dW
+    return total
