@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ def _run(
     method: str, folders: dict[str, Path], path: Path, threads: int
 ) -> tuple[Path, Evaluation]:
     torch.set_num_threads(threads)
-    bank, evaluation, _ = run_stream(
+    bank, evaluation, record = run_stream(
         Base.open(),
         folders,
         path,
@@ -38,6 +40,8 @@ def _run(
         cost=True,
         say=lambda line: print(line, flush=True),
     )
+    record |= {"stream": asdict(PeopleStream()), "chosen": {}}
+    (path.parent / f"{method}-seed0.json").write_text(json.dumps(record) + "\n")
     return bank.path, evaluation
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from perdure.bank import Bank
 from perdure.base.base import Base
-from perdure.learning.learn import learn
+from perdure.learning.learn import interrupted, learn, resume
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
@@ -57,10 +57,12 @@ def run_stream(
 ) -> tuple[Bank, Evaluation, dict[str, Any]]:
     """Teach the people one after another into a bank at ``path``, then measure it.
 
-    Tasks that the bank already holds are not repeated. Returns the bank, its evaluation and a
+    Tasks that the bank already holds are not repeated, and one that was cut short is gone on with. Returns the bank, its evaluation and a
     JSON-ready record of the run.
     """
     encoder = MetricEncoder.open(base.encoder)
+    if (path / "bank.json").exists() and interrupted(Bank.open(path)):
+        resume(base, path)
     done = Bank.open(path).concepts if (path / "bank.json").exists() else ()
     for name, folder in folders.items():
         if name in done:

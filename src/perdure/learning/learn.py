@@ -22,7 +22,7 @@ from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings, make_settings
 from perdure.methods import Kept, Method, build
 
-__all__ = ["Task", "build_method", "discard", "learn", "resume"]
+__all__ = ["Task", "build_method", "discard", "interrupted", "learn", "resume"]
 
 _REQUEST = "request.json"
 
@@ -196,18 +196,21 @@ def _bank(
     return bank
 
 
-def _refuse_unfinished(bank: Bank) -> None:
+def interrupted(bank: Bank) -> tuple[str, ...]:
+    """Concepts of the learn that was cut short in this bank; empty where there is none."""
     path = bank.workspace / _REQUEST
     if not path.exists():
-        return
-    task = Task.load(path)
-    if set(task.sources) <= set(bank.concepts):
-        return
-    names = ", ".join(f"<{name}>" for name in task.sources)
-    raise PerdureError(
-        f"A learn of {names} was interrupted in {bank.path}: go on with "
-        f"`perdure learn --resume --bank {bank.path}`, or give it up with --discard."
-    )
+        return ()
+    names = tuple(Task.load(path).sources)
+    return () if set(names) <= set(bank.concepts) else names
+
+
+def _refuse_unfinished(bank: Bank) -> None:
+    if names := ", ".join(f"<{name}>" for name in interrupted(bank)):
+        raise PerdureError(
+            f"A learn of {names} was interrupted in {bank.path}: go on with "
+            f"`perdure learn --resume --bank {bank.path}`, or give it up with --discard."
+        )
 
 
 def _run(
