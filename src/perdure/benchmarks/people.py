@@ -57,8 +57,8 @@ def run_stream(
 ) -> tuple[Bank, Evaluation, dict[str, Any]]:
     """Teach the people one after another into a bank at ``path``, then measure it.
 
-    Tasks that the bank already holds are not repeated, and one that was cut short is gone on with. Returns the bank, its evaluation and a
-    JSON-ready record of the run.
+    Tasks that the bank already holds are not repeated, and one that was cut short is gone on with.
+    Returns the bank, its evaluation and a JSON-ready record of the run.
     """
     encoder = MetricEncoder.open(base.encoder)
     if (path / "bank.json").exists() and interrupted(Bank.open(path)):
