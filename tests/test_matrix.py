@@ -1,6 +1,7 @@
 """The task-by-time matrix, and every derived number against literals worked out by hand."""
 
 import math
+import pickle
 
 import pytest
 
@@ -139,3 +140,8 @@ def test_an_unknown_score_is_named():
 def test_every_derived_number_has_its_formula_as_text():
     assert set(DEFINITIONS) == set(DERIVED)
     assert DEFINITIONS["forgetting"].startswith("1/(N-1) sum_{j<N} (S[j, j] - S[N, j])")
+
+
+def test_a_matrix_crosses_to_another_process_unchanged() -> None:
+    matrix = TaskMatrix(tasks=()).after_task(["a"], {"identity": {"a": 0.5}})
+    assert pickle.loads(pickle.dumps(matrix)).to_json() == matrix.to_json()

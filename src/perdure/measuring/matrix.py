@@ -107,6 +107,9 @@ class TaskMatrix:
             scores[score] = (*((*row, *gap) for row in old), new)
         return replace(self, tasks=tasks, scores=scores)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TaskMatrix.from_json, (self.to_json(),)  # read-only mappings do not pickle
+
     def to_json(self) -> str:
         """The matrix as JSON text; unmeasured cells are null."""
         return json.dumps(
