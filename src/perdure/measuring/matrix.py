@@ -108,7 +108,7 @@ class TaskMatrix:
         return replace(self, tasks=tasks, scores=scores)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TaskMatrix.from_json, (self.to_json(),)  # read-only mappings do not pickle
+        return TaskMatrix.from_json, (self.to_json(),)
 
     def to_json(self) -> str:
         """The matrix as JSON text; unmeasured cells are null."""
