@@ -35,9 +35,11 @@ def method_result(
     """A bank and its evaluation as one method of a report."""
     size = sum(bank.concept_file(name).stat().st_size for name in bank.concepts)
     parameters = bank.tasks[-1].facts.get("parameters", 0)
+    title, _, says = METHODS[bank.method].title.partition(": ")
     return MethodResult(
         name=bank.method,
-        title=METHODS[bank.method].title,
+        title=title,
+        summary=f"{says[:1].upper()}{says[1:]}.",
         matrix=evaluation.matrix,
         strips=[
             Strip(
