@@ -70,6 +70,10 @@ def assemble(
     processor.save_pretrained(encoder)
     head: Tensor = clip.identity.weight.detach().half().contiguous()
     save_file({"weight": head}, encoder / "identity_head.safetensors")
+    for config in (folder / "base" / "text_encoder" / "config.json", encoder / "config.json"):
+        # transformers opens weights as the configuration says, diffusers in fp32: let them agree
+        text = config.read_text().replace('"dtype": "float16"', '"dtype": "float32"')
+        config.write_text(text)
 
 
 def make_text_encoder(clip: IdentityClip) -> CLIPTextModel:
