@@ -16,6 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from perdure.measuring import MetricEncoder, frechet, mmd
 from perdure.smallworld import quality as q
+from perdure.smallworld import recognition as r
 from perdure.smallworld import world
 from perdure.smallworld.card import FACTS, model_facts, stage_facts, write_card
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
@@ -193,14 +194,14 @@ def test_verification_auc_is_that_of_brute_force_over_all_pairs():
 def test_recognised_compares_each_picture_with_its_own_texts_only():
     images = torch.eye(3)
     texts = [torch.eye(3)[[1, 0]], torch.eye(3)[[1, 0, 2]], torch.eye(3)[[0, 2]]]
-    assert q.recognised(images, texts, [1, 0, 0]).tolist() == [True, True, False]
+    assert r.recognised(images, texts, [1, 0, 0]).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("domain", world.DOMAINS)
-@pytest.mark.parametrize("attribute", q.ATTRIBUTES)
+@pytest.mark.parametrize("attribute", r.ATTRIBUTES)
 def test_candidates_differ_in_one_attribute_and_hold_the_true_prompt_once(domain, attribute):
     for scene in scenes(domain, 14):
-        found = q.candidates(scene, attribute)
+        found = r.candidates(scene, attribute)
         if attribute == "expression" and domain != "person":
             assert found is None
             continue
@@ -212,7 +213,7 @@ def test_candidates_differ_in_one_attribute_and_hold_the_true_prompt_once(domain
             )
             assert true == world.DOMAINS.index(domain)
         else:
-            assert texts[true] == q.scene_prompt(scene)
+            assert texts[true] == r.scene_prompt(scene)
             values = {
                 "background": world.BACKGROUNDS,
                 "accessory": world.ACCESSORIES[domain],
@@ -226,7 +227,7 @@ def test_candidates_differ_in_one_attribute_and_hold_the_true_prompt_once(domain
 
 def test_an_unknown_attribute_is_refused_by_name():
     with pytest.raises(ValueError, match="'colour'.*choose one of domain"):
-        q.candidates(scenes("pet", 1)[0], "colour")
+        r.candidates(scenes("pet", 1)[0], "colour")
 
 
 def test_scenes_use_every_word_equally_often_and_each_identity_once():
@@ -253,11 +254,11 @@ def test_recognition_is_known_where_the_encoder_reads_the_prompt(monkeypatch, pi
     scenes_of: dict[str, world.Scene] = {}
 
     def kind(scene: world.Scene, domain: str) -> str:
-        return q.candidates(scene, "domain")[0][world.DOMAINS.index(domain)]
+        return r.candidates(scene, "domain")[0][world.DOMAINS.index(domain)]
 
     def rendered(scene: world.Scene) -> np.ndarray:
         picture = render(scene)
-        own, domain = q.scene_prompt(scene), scene.identities[0].domain
+        own, domain = r.scene_prompt(scene), scene.identities[0].domain
         scenes_of.setdefault(own, scene)
         says[picture.tobytes()] = {own: 1.0, kind(scene, domain): 1.0}
         return picture
@@ -270,7 +271,7 @@ def test_recognition_is_known_where_the_encoder_reads_the_prompt(monkeypatch, pi
             picture = np.full((64, 64, 3), n, np.uint8)
             says[picture.tobytes()] = {
                 prompt: 1.0,
-                q.scene_prompt(dataclasses.replace(scene, context=beach)): 2.0,
+                r.scene_prompt(dataclasses.replace(scene, context=beach)): 2.0,
                 kind(scene, scene.identities[0].domain if n % 2 else "object"): 1.0,
             }
             asked.append((scene, seeds[n]))
@@ -281,14 +282,14 @@ def test_recognition_is_known_where_the_encoder_reads_the_prompt(monkeypatch, pi
     monkeypatch.setattr(q, "draw", drawn)
     found = q.measure_quality(pipeline, Reader(says), pictures=80, identities=2).recognition
 
-    assert tuple(found) == q.ATTRIBUTES
+    assert tuple(found) == r.ATTRIBUTES
     assert all(share.renders == 1.0 for share in found.values())
     assert found["background"].drawn == 8 / 80 == found["background"].ratio  # 2 of 20, 4 domains
     # odd ones of every domain say the right noun, even ones only where it is "object"
     assert found["domain"].drawn == (3 * 10 + 20) / 80
     assert found["accessory"].drawn == found["style"].drawn == found["expression"].drawn == 1.0
     assert {name: share.count for name, share in found.items()} == {
-        **dict.fromkeys(q.ATTRIBUTES, 80),
+        **dict.fromkeys(r.ATTRIBUTES, 80),
         "expression": 20,
     }
     assert found["background"].chance == pytest.approx(0.1)
@@ -346,7 +347,7 @@ def test_all_identities_are_held_out_and_the_three_sets_are_disjoint(
 
 
 def test_drawing_is_the_stock_call_picture_by_picture(pipeline):
-    prompts = [q.scene_prompt(scene) for scene in scenes("object", 3)]
+    prompts = [r.scene_prompt(scene) for scene in scenes("object", 3)]
     lines: list[str] = []
     pipeline.set_progress_bar_config(desc="mine", disable=True)
     drawn = q.draw(
@@ -406,12 +407,12 @@ def test_the_grid_has_renders_above_the_pictures_drawn_from_the_same_prompts(mea
 
 
 def a_quality(**changes) -> q.Quality:
-    share = q.Recognition(drawn=0.81, renders=0.9, chance=0.1, count=40)
+    share = r.Recognition(drawn=0.81, renders=0.9, chance=0.1, count=40)
     fields = {
         "psnr": {"all": 30.0, "person": 29.0, "photos of people": 31.5},
         "auc": {"person": 0.998, "pet": 0.9},
         "identities": 300,
-        "recognition": dict.fromkeys(q.ATTRIBUTES, share),
+        "recognition": dict.fromkeys(r.ATTRIBUTES, share),
         "mmd": 0.0021,
         "mmd_renders": 0.0004,
         "frechet": 0.05,
@@ -433,7 +434,7 @@ def a_quality(**changes) -> q.Quality:
 
 
 def test_every_aim_alone_decides_whether_the_base_passes():
-    low = q.Recognition(drawn=0.8, renders=0.9, chance=0.1, count=40)
+    low = r.Recognition(drawn=0.8, renders=0.9, chance=0.1, count=40)
     good = a_quality()
     assert good.passed
     assert {row.aim for row in good.rows() if row.ok is not None} == {
@@ -444,7 +445,7 @@ def test_every_aim_alone_decides_whether_the_base_passes():
     assert not a_quality(psnr={**good.psnr, "all": 29.99}).passed
     assert not a_quality(psnr={**good.psnr, "photos of people": 29.99}).passed
     assert not a_quality(auc={"person": 0.9979, "pet": 1.0}).passed
-    for attribute in q.ATTRIBUTES:
+    for attribute in r.ATTRIBUTES:
         worse = a_quality(recognition={**good.recognition, attribute: low})
         assert [row.name for row in worse.rows() if row.ok is False] == [
             f"Recognised {attribute}, drawn / renders"
@@ -452,12 +453,12 @@ def test_every_aim_alone_decides_whether_the_base_passes():
 
 
 def test_the_ratio_is_zero_where_the_encoder_recognises_nothing():
-    assert q.Recognition(drawn=0.5, renders=0.0, chance=0.1, count=4).ratio == 0.0
+    assert r.Recognition(drawn=0.5, renders=0.0, chance=0.1, count=4).ratio == 0.0
 
 
 def test_an_attribute_that_is_only_guessed_in_renders_misses_its_aim_at_any_ratio():
     """At chance 1/4 and 48 pictures a standard error is 1/16: three of them end at 7/16."""
-    guessed = q.Recognition(drawn=0.5, renders=7 / 16, chance=0.25, count=48)
+    guessed = r.Recognition(drawn=0.5, renders=7 / 16, chance=0.25, count=48)
     read = dataclasses.replace(guessed, renders=7 / 16 + 1e-6)
     assert guessed.ratio > 1 and not guessed.readable and read.readable
     good = a_quality()

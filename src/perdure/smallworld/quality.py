@@ -8,7 +8,6 @@ the world's own renderer scores stands beside what the base scores.
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,21 +20,20 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.measuring import MetricEncoder, auc, frechet, mmd
-from perdure.smallworld.identities import check_seed, generator, phrase
+from perdure.smallworld.identities import check_seed, generator
+from perdure.smallworld.recognition import Recognition, measure_recognition, scene_prompt
 from perdure.smallworld.train.vae import psnr
 from perdure.smallworld.world import (
     ACCESSORIES,
     BACKGROUNDS,
     DOMAINS,
     EXPRESSIONS,
-    NOUNS,
     SIZE,
     SPLITS,
     STYLES,
     Context,
     Scene,
     identity,
-    prompt,
     references,
 )
 
@@ -43,17 +41,12 @@ __all__ = [
     "AIM_AUC",
     "AIM_PSNR",
     "AIM_RATIO",
-    "ATTRIBUTES",
     "Quality",
-    "Recognition",
     "Row",
-    "candidates",
     "draw",
     "held_out_scenes",
     "measure_quality",
-    "recognised",
     "reconstruction_psnr",
-    "scene_prompt",
     "verification_auc",
 ]
 
@@ -67,7 +60,6 @@ AIM_RATIO = 0.9
 An attribute that the encoder only guesses in renders misses the aim, whatever the ratio.
 """
 
-ATTRIBUTES = ("domain", "background", "accessory", "style", "expression")
 COLUMNS = 12
 GAP = 2
 _TAG = 5  # keeps these draws apart from the world's own
@@ -82,34 +74,6 @@ class Row(NamedTuple):
     value: str
     aim: str
     ok: bool | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recognition:
-    """One attribute, recognised without training by the metric encoder: shares in [0, 1]."""
-
-    drawn: float
-    """Share recognised in drawn pictures."""
-    renders: float
-    """The same in real renders of the same scenes."""
-    chance: float
-    """Share that blind guessing would get."""
-    count: int
-    """Pictures of each kind."""
-
-    @property
-    def ratio(self) -> float:
-        """``drawn / renders``; 0 where nothing is recognised in the renders."""
-        return self.drawn / self.renders if self.renders else 0.0
-
-    @property
-    def readable(self) -> bool:
-        """Whether the encoder reads this in renders at all, and so the ratio says anything.
-
-        True where ``renders`` is above ``chance`` by more than three standard errors of guessing.
-        """
-        error = math.sqrt(self.chance * (1 - self.chance) / self.count)
-        return self.renders > self.chance + 3 * error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -254,54 +218,6 @@ def held_out_scenes(domain: str, seeds: Sequence[int], rng: np.random.Generator)
     ]
 
 
-def scene_prompt(scene: Scene) -> str:
-    """The full prompt: all coarse words of the first identity and every word of the context."""
-    return prompt(scene.identities[0].description, scene.context)
-
-
-def candidates(scene: Scene, attribute: str) -> tuple[list[str], int] | None:
-    """Prompts of ``scene`` that differ in ``attribute`` alone, and the index of the true one.
-
-    The prompts for the domain name the subject by its general noun and leave out accessory and
-    expression, which not every domain can have. None where the attribute does not apply (an
-    expression without a person). Raises ValueError for an attribute outside ``ATTRIBUTES``.
-    """
-    who, context = scene.identities[0], scene.context
-    if attribute == "domain":
-        bare = dataclasses.replace(context, accessory="none", expression="neutral")
-        texts = [prompt(phrase(NOUNS[domain], [], []), bare) for domain in DOMAINS]
-        return texts, DOMAINS.index(who.domain)
-    choices: Mapping[str, Sequence[str]] = {
-        "background": BACKGROUNDS,
-        "accessory": ACCESSORIES[who.domain],
-        "style": tuple(STYLES),
-        "expression": EXPRESSIONS,
-    }
-    if attribute not in choices:
-        raise ValueError(
-            f"attribute: {attribute!r} is unknown; choose one of {', '.join(ATTRIBUTES)}"
-        )
-    if attribute == "expression" and who.domain != "person":
-        return None
-    texts = [
-        prompt(who.description, dataclasses.replace(context, **{attribute: value}))
-        for value in choices[attribute]
-    ]
-    return texts, choices[attribute].index(getattr(context, attribute))
-
-
-def recognised(images: Tensor, texts: Sequence[Tensor], truth: Sequence[int]) -> Tensor:
-    """Whether each image (N, d) is nearest to its true text, of its own ``texts[n]`` (k_n, d).
-
-    Rows are unit vectors, so the product is the cosine. Returns bool (N,).
-    """
-    found = [
-        int((own @ image).argmax()) == true
-        for image, own, true in zip(images, texts, truth, strict=True)
-    ]
-    return torch.tensor(found, dtype=torch.bool)
-
-
 @torch.no_grad()
 def reconstruction_psnr(vae: AutoencoderKL, pictures: Tensor, batch: int = 32) -> Tensor:
     """PSNR in dB, (N,), of uint8 pictures (N, H, W, 3) encoded (mode) and decoded."""
@@ -364,33 +280,6 @@ def draw(
     finally:
         stock.set_progress_bar_config(**bar)
     return torch.cat(done)
-
-
-def _recognition(
-    encoder: MetricEncoder, scenes: Sequence[Scene], drawn: Tensor, renders: Tensor
-) -> dict[str, Recognition]:
-    """``drawn`` and ``renders`` are image embeddings (N, d) of ``scenes``."""
-    asked = {
-        attribute: [
-            (i, *found) for i, scene in enumerate(scenes) if (found := candidates(scene, attribute))
-        ]
-        for attribute in ATTRIBUTES
-    }
-    unique = list(dict.fromkeys(t for own in asked.values() for _, texts, _ in own for t in texts))
-    at = {text: i for i, text in enumerate(unique)}
-    features = encoder.texts(unique)
-    shares = {}
-    for attribute, own in asked.items():
-        index = [i for i, _, _ in own]
-        texts = [features[[at[text] for text in group]] for _, group, _ in own]
-        truth = [true for _, _, true in own]
-        shares[attribute] = Recognition(
-            drawn=recognised(drawn[index], texts, truth).double().mean().item(),
-            renders=recognised(renders[index], texts, truth).double().mean().item(),
-            chance=math.fsum(1 / len(group) for _, group, _ in own) / len(own),
-            count=len(own),
-        )
-    return shares
 
 
 def _psnr(
@@ -522,7 +411,7 @@ def measure_quality(
         psnr=decibels,
         auc=areas,
         identities=identities,
-        recognition=_recognition(encoder, a, features, real_a),
+        recognition=measure_recognition(encoder, a, features, real_a),
         mmd=mmd(features, real_b),
         mmd_renders=mmd(real_a, real_b),
         frechet=frechet(features, real_b),

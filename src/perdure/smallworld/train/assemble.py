@@ -16,7 +16,7 @@ from perdure.smallworld.train.unet import make_scheduler
 from perdure.smallworld.train.vocabulary import make_tokenizer
 from perdure.smallworld.world import SIZE
 
-__all__ = ["assemble", "make_text_encoder", "normalise_latents"]
+__all__ = ["assemble", "make_text_encoder", "normalise_latents", "write_encoder"]
 
 
 @torch.no_grad()
@@ -45,17 +45,10 @@ def assemble(
     clip: IdentityClip, vae: AutoencoderKL, unet: UNet2DConditionModel, folder: Path
 ) -> None:
     """Write ``folder``/base (a Stable Diffusion pipeline) and ``folder``/encoder (CLIP) in fp16."""
-    tokenizer = make_tokenizer()
-    processor = CLIPImageProcessorPil(
-        size={"shortest_edge": SIZE},
-        crop_size={"height": SIZE, "width": SIZE},
-        image_mean=[MEAN] * 3,
-        image_std=[STD] * 3,
-    )
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=make_text_encoder(clip),
-        tokenizer=tokenizer,
+        tokenizer=make_tokenizer(),
         unet=unet,
         scheduler=make_scheduler(),
         safety_checker=None,
@@ -64,16 +57,28 @@ def assemble(
     )
     pipeline.to(torch.float16)
     pipeline.save_pretrained(folder / "base", safe_serialization=True)
-    encoder = folder / "encoder"
-    clip.clip.half().save_pretrained(encoder)
-    tokenizer.save_pretrained(encoder)
-    processor.save_pretrained(encoder)
+    _open_in_fp32(folder / "base" / "text_encoder" / "config.json")
+    write_encoder(clip, folder / "encoder")
+
+
+def write_encoder(clip: IdentityClip, folder: Path) -> None:
+    """Write the metric encoder: CLIP in fp16, its tokenizer and processor, the identity head."""
+    clip.clip.half().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": SIZE},
+        crop_size={"height": SIZE, "width": SIZE},
+        image_mean=[MEAN] * 3,
+        image_std=[STD] * 3,
+    ).save_pretrained(folder)
     head: Tensor = clip.identity.weight.detach().half().contiguous()
-    save_file({"weight": head}, encoder / "identity_head.safetensors")
-    for config in (folder / "base" / "text_encoder" / "config.json", encoder / "config.json"):
-        # transformers opens weights as the configuration says, diffusers in fp32: let them agree
-        text = config.read_text().replace('"dtype": "float16"', '"dtype": "float32"')
-        config.write_text(text)
+    save_file({"weight": head}, folder / "identity_head.safetensors")
+    _open_in_fp32(folder / "config.json")
+
+
+def _open_in_fp32(config: Path) -> None:
+    """transformers opens weights as the configuration says, diffusers in fp32: let them agree."""
+    config.write_text(config.read_text().replace('"dtype": "float16"', '"dtype": "float32"'))
 
 
 def make_text_encoder(clip: IdentityClip) -> CLIPTextModel:

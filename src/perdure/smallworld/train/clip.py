@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,18 +13,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from perdure.smallworld.train.data import CAPTIONS, Scenes
 from perdure.smallworld.train.loop import Schedule, train
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
-from perdure.smallworld.world import (
-    ACCESSORIES,
-    EXPRESSIONS,
-    SIZE,
-    SPLITS,
-    identity,
-    prompt,
-    render,
-    sample_context,
-)
+from perdure.smallworld.world import SIZE
 
-__all__ = ["IdentityClip", "train_clip", "tune_vision"]
+__all__ = ["IdentityClip", "contrast", "train_clip"]
 
 PAIRS = 96
 _VISION = 192
@@ -75,15 +64,19 @@ class IdentityClip(nn.Module):
 
     def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Unit image, text and identity embeddings of ``pixels`` (N, 3, 64, 64) in [0, 1]."""
-        pooled = self.clip.vision_model((pixels - MEAN) / STD).pooler_output
-        image = F.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
-        who = F.normalize(self.identity(pooled).float(), dim=-1)
+        image, who, _ = self.see(pixels)
         pooled_text = self.clip.text_model(ids).pooler_output
         text = F.normalize(self.clip.text_projection(pooled_text).float(), dim=-1)
         return image, text, who
 
+    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit image and identity embeddings and the pooled output of ``pixels``."""
+        pooled = self.clip.vision_model((pixels - MEAN) / STD).pooler_output
+        image = F.normalize(self.clip.visual_projection(pooled).float(), dim=-1)
+        return image, F.normalize(self.identity(pooled).float(), dim=-1), pooled
 
-def _contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
+
+def contrast(a: Tensor, b: Tensor, scale: Tensor) -> Tensor:
     logits = scale.clamp(max=4.6052).exp() * a @ b.T
     target = torch.arange(len(a))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
@@ -106,10 +99,10 @@ def train_clip(scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedul
         with torch.autocast("cpu", torch.bfloat16):
             image, text, who = model(pixels, tokens)
         words = (
-            _contrast(image[:PAIRS], text[:PAIRS], model.clip.logit_scale)
-            + _contrast(image[PAIRS:], text[PAIRS:], model.clip.logit_scale)
+            contrast(image[:PAIRS], text[:PAIRS], model.clip.logit_scale)
+            + contrast(image[PAIRS:], text[PAIRS:], model.clip.logit_scale)
         ) / 2
-        people = _contrast(who[:PAIRS], who[PAIRS:], model.identity_scale)
+        people = contrast(who[:PAIRS], who[PAIRS:], model.identity_scale)
         return words + people, {"words": words.item(), "identity": people.item()}
 
     def check() -> dict[str, float]:
@@ -124,59 +117,3 @@ def train_clip(scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedul
 
     train(model, loss_of, schedule=schedule, folder=folder, seed=1, check=check)
     return model
-
-
-GROUPS, GROUP = 20, 4
-
-
-def tune_vision(model: IdentityClip, scenes: Scenes, folder: Path, schedule: Schedule) -> None:
-    """Train the image tower and the projections further; the text tower stays as it is.
-
-    Half of a batch are pairs of one cast, as before. The other half are groups of one identity on
-    one background that differ in accessory or expression alone: without such hard negatives a
-    contrastive loss is content with backgrounds and colours.
-    """
-    model.clip.text_model.requires_grad_(False)
-    tokenizer = make_tokenizer()
-    pictures, ids = torch.from_numpy(scenes.pictures), torch.from_numpy(scenes.ids)
-
-    def embed(pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
-            image, text, who = model(pixels.permute(0, 3, 1, 2).float() / 255, tokens)
-        return image, text, who
-
-    def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
-        pair = torch.randint(len(pictures) // 2, (PAIRS // 2,), generator=generator)
-        index = torch.cat([2 * pair, 2 * pair + 1])
-        image, text, who = embed(pictures[index], ids[index, 0])
-        half = len(pair)
-        people = _contrast(who[:half], who[half:], model.identity_scale)
-        words = _contrast(image[:half], text[:half], model.clip.logit_scale)
-        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
-        drawn, said = _groups(rng)
-        tokens = tokenizer(said, padding="max_length", max_length=CONTEXT, return_tensors="pt")
-        image, text, _ = embed(torch.from_numpy(drawn), tokens["input_ids"])
-        hard = _contrast(image, text, model.clip.logit_scale)
-        facts = {"words": words.item(), "hard": hard.item(), "identity": people.item()}
-        return words + hard + people, facts
-
-    train(model, loss_of, schedule=schedule, folder=folder, seed=5)
-
-
-def _groups(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """GROUPS x GROUP pictures and full prompts; within a group one attribute varies."""
-    drawn: list[np.ndarray] = []
-    said: list[str] = []
-    while len(said) < GROUPS * GROUP:
-        domain = str(rng.choice(["person", "person", "person", "pet", "place", "object"]))
-        who = identity(domain, int(rng.integers(SPLITS["training"].stop)))
-        context = sample_context(domain, rng)
-        if domain == "person" and rng.random() < 0.6:
-            varied = [replace(context, expression=word) for word in EXPRESSIONS]
-        else:
-            words = rng.permutation(ACCESSORIES[domain])[:GROUP]
-            varied = [replace(context, accessory=str(word)) for word in words]
-        for one in varied:
-            drawn.append(render(who, one, int(rng.integers(2**62))))
-            said.append(prompt(f"a {who.noun}", one))
-    return np.stack(drawn), said

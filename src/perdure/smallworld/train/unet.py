@@ -19,7 +19,7 @@ from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
 
 __all__ = ["cache_latents", "make_scheduler", "make_unet", "train_unet"]
 
-BATCH = 64
+BATCH = 32
 EMPTY = 0.1
 """Share of captions that are left out, for classifier-free guidance."""
 PEOPLE = 0.5
