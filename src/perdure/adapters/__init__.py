@@ -1,6 +1,6 @@
 """Matrices only: trainable deltas of linear layers, attached by hooks or folded into weights."""
 
-from perdure.adapters.attach import attached, fold_into
+from perdure.adapters.attach import adding, attached, fold_into
 from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum, without_autocast
 from perdure.adapters.masked import (
     MaskedLowRank,
@@ -9,12 +9,15 @@ from perdure.adapters.masked import (
     straight_through,
     unpack_bits,
 )
+from perdure.adapters.prompts import Prompts
 
 __all__ = [
     "Delta",
     "FullRank",
     "LowRank",
     "MaskedLowRank",
+    "Prompts",
+    "adding",
     "attached",
     "fold_into",
     "low_rank_sum",

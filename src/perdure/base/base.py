@@ -16,8 +16,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from perdure.adapters import fold_into
-from perdure.base.families import FAMILIES, Family, family_of, target_layers
+from perdure.adapters import Prompts, fold_into
+from perdure.base.families import FAMILIES, KEYS_VALUES, Family, Layer, family_of, target_layers
 from perdure.base.identity import BaseIdentity
 from perdure.base.objective import Objective
 from perdure.base.tokens import ConceptTokens
@@ -46,8 +46,9 @@ class Base:
     def __post_init__(self) -> None:
         for module in (self.pipeline.vae, self.pipeline.text_encoder, self.denoiser):
             module.requires_grad_(False).eval()
-        self.layers: Mapping[str, nn.Linear] = target_layers(self.denoiser, self.family)
-        self.pristine = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
+        self.layers: Mapping[str, Layer] = {}
+        self.pristine: Mapping[str, Tensor] = {}
+        self.aim(KEYS_VALUES)
         self.tokens = ConceptTokens(self.pipeline.tokenizer, self.pipeline.text_encoder)
         scheduler = self.pipeline.scheduler
         self.objective = Objective(scheduler.alphas_cumprod, scheduler.config.prediction_type)
@@ -73,6 +74,14 @@ class Base:
         """
         return _open(cls, name, device, encoder)
 
+    def aim(self, targets: str) -> None:
+        """Make one of the family's sets the target layers; their weights are `W_init` again."""
+        self.fold({})
+        layers = target_layers(self.denoiser, self.family, targets)
+        if layers.keys() != self.layers.keys():
+            self.layers = layers
+            self.pristine = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+
     @property
     def denoiser(self) -> nn.Module:
         """The U-Net."""
@@ -82,8 +91,8 @@ class Base:
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Target layer -> (d_out, d_in)."""
-        return {name: (w.shape[0], w.shape[1]) for name, w in self.pristine.items()}
+        """Target layer -> (d_out, d_in); of a convolution d_in is channels x height x width."""
+        return {name: (len(w), w[0].numel()) for name, w in self.pristine.items()}
 
     @property
     def size(self) -> int:
@@ -92,10 +101,12 @@ class Base:
 
     @cached_property
     def identity(self) -> BaseIdentity:
-        """Name and hash: sha256 of target layers, token table and what the base predicts."""
+        """Name and hash: sha256 of keys and values, token table and what the base predicts."""
         digest = hashlib.sha256(self.objective.prediction.encode())
         own = self.tokens.embedding().weight[: self.tokens.own]
-        for name, tensor in [*self.pristine.items(), ("tokens", own)]:
+        keys_values = target_layers(self.denoiser, self.family, KEYS_VALUES)  # in every set
+        weights = [(name, self.pristine[name]) for name in keys_values]
+        for name, tensor in [*weights, ("tokens", own)]:
             digest.update(json.dumps([name, list(tensor.shape)]).encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return BaseIdentity(name=self.name, hash=digest.hexdigest())
@@ -109,6 +120,20 @@ class Base:
         encoded = self.pipeline.text_encoder(ids.to(self.device))
         states: Tensor = encoded[0]
         return states
+
+    def prompts(self, ids: Tensor, states: Tensor) -> Prompts:
+        """What the layers are about to read, of token ids (N, positions) and their states."""
+        names = {self.tokens.id_of(name): name for name in self.tokens.names}
+        rows = ids.tolist()
+        end = self.tokens.tokenizer.eos_token_id
+        return Prompts(
+            states=states,
+            spoken=tuple(
+                tuple((names[token], place) for place, token in enumerate(row) if token in names)
+                for row in rows
+            ),
+            ends=tuple(row.index(end) for row in rows),
+        )
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:

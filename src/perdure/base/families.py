@@ -9,7 +9,12 @@ from torch import nn
 
 from perdure.errors import PerdureError
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "KEYS_VALUES", "Family", "Layer", "family_of", "target_layers"]
+
+KEYS_VALUES = "keys-values"
+"""The default set, a part of every other one."""
+
+Layer = nn.Linear | nn.Conv2d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +26,8 @@ class Family:
     """Class name in `model_index.json`."""
     denoiser: str
     """The pipeline's component that holds the target layers."""
-    targets: tuple[str, ...]
-    """How the names of the target layers end."""
+    targets: Mapping[str, tuple[str, ...]]
+    """Set of target layers -> how their names end; every linear and convolution where empty."""
 
 
 FAMILIES = (
@@ -30,7 +35,11 @@ FAMILIES = (
         title="Stable Diffusion 1.x / 2.x",
         pipeline="StableDiffusionPipeline",
         denoiser="unet",
-        targets=("attn2.to_k", "attn2.to_v"),
+        targets={
+            KEYS_VALUES: ("attn2.to_k", "attn2.to_v"),
+            "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+            "all": (),
+        },
     ),
 )
 
@@ -46,11 +55,11 @@ def family_of(pipeline: str, where: str) -> Family:
     )
 
 
-def target_layers(denoiser: nn.Module, family: Family) -> Mapping[str, nn.Linear]:
-    """Name -> layer, in the denoiser's own order."""
-    layers: dict[str, nn.Linear] = {}
-    for name, module in denoiser.named_modules():
-        if name.endswith(family.targets):
-            assert isinstance(module, nn.Linear), name
-            layers[name] = module
-    return layers
+def target_layers(denoiser: nn.Module, family: Family, targets: str) -> Mapping[str, Layer]:
+    """Name -> layer of one of the family's sets, in the denoiser's own order."""
+    ends = family.targets[targets]
+    return {
+        name: module
+        for name, module in denoiser.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and (not ends or name.endswith(ends))
+    }

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from PIL import Image
 
+from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.errors import PerdureError
-from perdure.methods import Kept, build
+from perdure.methods import Deltas, Kept, build
 
 __all__ = ["Painter", "draw", "grid"]
 
@@ -21,7 +22,8 @@ class Painter:
     """Draws with the first ``upto`` tasks of a bank (all of them by default).
 
     A plain sum is folded once; a mixture that depends on the prompt is folded once for each set of
-    concepts that prompts speak of. Either way a step costs what the base's own step costs.
+    concepts that prompts speak of, or for each prompt; what a method adds to keys and values is
+    computed once a prompt. Either way a step costs what the base's own step costs.
     """
 
     def __init__(self, base: Base, bank: Bank | Path | str, *, upto: int | None = None) -> None:
@@ -67,19 +69,24 @@ class Painter:
             "num_inference_steps": steps or int(advice.get("steps", 30)),
             "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
         }
-        self.base.tokens.set(self.rows)
-        groups: dict[frozenset[str], list[int]] = {}
+        self._prepare()
+        groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
-            spoken = frozenset(self.base.tokens.check(prompt))
-            key = spoken if self.method.prompt_dependent else frozenset()
-            groups.setdefault(key, []).append(place)
+            spoken = self.base.tokens.check(prompt)
+            shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
+            groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
         try:
-            for spoken, places in groups.items():
-                self.base.fold(self.method.mix(self.kept, sorted(spoken)))
+            for places in groups.values():
+                self._fold_for(prompts[places[0]])
                 for start in range(0, len(places), batch_size):
                     batch = places[start : start + batch_size]
-                    with torch.no_grad(), self.base.autocast():
+                    added = self._added([prompts[i] for i in batch])
+                    with (
+                        torch.no_grad(),
+                        self.base.autocast(),
+                        adding(self.base.layers, added),
+                    ):
                         out = self.base.pipeline(
                             [prompts[i] for i in batch],
                             negative_prompt=[negative] * len(batch),
@@ -93,6 +100,25 @@ class Painter:
         finally:
             self.base.fold({})
         return [pictures[i] for i in range(len(prompts))]
+
+    def _prepare(self) -> None:
+        """Tokens and target layers as this bank needs them."""
+        self.base.aim(self.method.targets)
+        self.base.tokens.set(self.rows)
+
+    @torch.no_grad()
+    def _fold_for(self, prompt: str) -> None:
+        spoken, states = self.base.tokens.check(prompt), None
+        if self.method.mixes_by == "prompt":
+            states = self.base.states(self.base.tokens.ids([prompt]))[0].float()
+        self.base.fold(self.method.mix(self.kept, sorted(spoken), states))
+
+    @torch.no_grad()
+    def _added(self, prompts: Sequence[str]) -> Deltas:
+        if not self.method.adds_to_prompts:
+            return {}
+        ids = self.base.tokens.ids(prompts)
+        return self.method.added(self.kept, self.base.prompts(ids, self.base.states(ids).float()))
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
@@ -109,17 +135,23 @@ class Painter:
         for name in spoken:
             if name not in self.rows:
                 raise PerdureError(f"The bank has no concept <{name}>: `perdure list` shows them.")
-        if spoken and not self.method.prompt_dependent:
+        method = self.method
+        if method.adds_to_prompts or method.mixes_by == "prompt":
             raise PerdureError(
-                f"{self.method.name} folds all concepts into one model: leave --concept out."
+                f"What {method.name} adds depends on the words of each prompt, so no one model "
+                "holds it: draw from the bank itself."
             )
-        if self.method.prompt_dependent and not spoken:
+        if spoken and method.mixes_by == "bank":
             raise PerdureError(
-                f"What {self.method.name} draws depends on the concepts in the prompt, so it "
+                f"{method.name} folds all concepts into one model: leave --concept out."
+            )
+        if method.mixes_by == "concepts" and not spoken:
+            raise PerdureError(
+                f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
-        self.base.tokens.set(self.rows)
-        self.base.fold(self.method.mix(self.kept, list(spoken)))
+        self._prepare()
+        self.base.fold(method.mix(self.kept, list(spoken)))
         try:
             self.base.pipeline.save_pretrained(folder, safe_serialization=True)
         finally:

@@ -224,6 +224,7 @@ def _run(
 ) -> TaskRecord:
     """Encode, train and keep; the same from the start and from any checkpoint."""
     settings = task.settings
+    base.aim(method.targets)
     latents: dict[str, Latents] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
     for name, read in pictures.items():

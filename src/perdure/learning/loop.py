@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,8 @@ __all__ = ["Progress", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+LOOKS = 64
+"""Losses of single pictures that a learner may look back at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,8 @@ def train(
                     optimizer=optimizer,
                     facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
                 )
-    learner.eval()
+        learner.eval()
+        learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
 
@@ -118,7 +121,8 @@ def _step(
         if prior is not None:
             index = torch.randint(len(prior), (settings.batch_size,), generator=generator)
             x = prior.sample(index, generator)
-            before = _loss(base, x, base.tokens.ids([settings.prior] * len(x)), generator)
+            ids = base.tokens.ids([settings.prior] * len(x))
+            before = _loss(base, learner, x, ids, generator)
             loss = loss + settings.prior_weight * before
         (loss / settings.accumulate).backward()
         total += float(loss.detach()) / settings.accumulate
@@ -132,6 +136,16 @@ def _step(
         )
     optimizer.step()
     return total, float(penalty.detach())
+
+
+def _single_losses(
+    base: Base, learner: Learner, latents: Mapping[str, Latents], settings: LearnSettings
+) -> Iterator[Tensor]:
+    """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
+    one = replace(settings, batch_size=1)
+    for look in range(LOOKS):
+        generator = torch.Generator().manual_seed((settings.seed << 32) + settings.steps + look)
+        yield _denoising(base, learner, latents, one, generator)
 
 
 def _denoising(
@@ -152,14 +166,19 @@ def _denoising(
         xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
         prompts.append(settings.templates[int(template[k])].format(f"<{names[concept[k]]}>"))
     with base.tokens.serving(learner.tokens()):
-        return _loss(base, torch.cat(xs), base.tokens.ids(prompts), generator)
+        return _loss(base, learner, torch.cat(xs), base.tokens.ids(prompts), generator)
 
 
-def _loss(base: Base, x: Tensor, ids: Tensor, generator: torch.Generator) -> Tensor:
+def _loss(
+    base: Base, learner: Learner, x: Tensor, ids: Tensor, generator: torch.Generator
+) -> Tensor:
+    """The objective at times that are spread evenly over the batch (arXiv 2107.00630, app. I)."""
     noise = torch.randn(x.shape, generator=generator).to(x)
-    t = torch.randint(base.objective.steps, (len(x),), generator=generator)
+    places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
+    t = (places * base.objective.steps).long()
     with base.autocast():
         states = base.states(ids)
+        learner.read(base.prompts(ids, states))
         noised = base.objective.noised(x, noise, t)
         said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
     return F.mse_loss(said.float(), base.objective.target(x, noise, t))

@@ -95,5 +95,7 @@ class CLoRA(Method):
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return keep_factors(learner)
 
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
         return sum_low_rank(kept)

@@ -133,7 +133,9 @@ class FeatureSpace(Method):
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return keep_factors(learner)
 
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
         return sum_low_rank(kept)
 
 

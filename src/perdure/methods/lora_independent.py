@@ -5,7 +5,7 @@ W = W_init + sum_{t spoken of} A_t B_t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class LoRAIndependent(Method):
     name = "lora-independent"
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
-    prompt_dependent: ClassVar[bool] = True
+    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "concepts"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -57,6 +57,8 @@ class LoRAIndependent(Method):
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return keep_factors(learner)
 
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
         tasks = sorted({task_of(kept, concept) for concept in spoken})
         return sum_low_rank([kept[index] for index in tasks])

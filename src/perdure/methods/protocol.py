@@ -5,15 +5,16 @@ A method sees named linear layers and token rows, nothing else: no diffusion, no
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from perdure.adapters.delta import Delta, LowRank, low_rank_sum
+from perdure.adapters.prompts import Prompts
 
 Shapes = Mapping[str, tuple[int, int]]
 """Layer name -> (d_out, d_in)."""
@@ -83,6 +84,20 @@ class Learner(nn.Module):
         nothing is random and nothing is drawn.
         """
 
+    def read(self, prompts: Prompts) -> None:
+        """Called before every pass through the layers, with the prompts they are about to read.
+
+        By default a delta acts alike at every position and nothing is noted.
+        """
+
+    def look_back(self, losses: Iterable[Tensor]) -> None:
+        """Called once, after the last step, in evaluation mode.
+
+        ``losses`` are denoising losses of single pictures of the task, each with its graph, in an
+        order that the seed decides: what a Fisher information is estimated from. By default
+        nothing is looked at, and then none is computed.
+        """
+
     def penalty(self) -> Tensor:
         """Scalar fp32, weighted: the loss is `L_diff + penalty()`. Zero unless overridden."""
         device = next((parameter.device for parameter in self.parameters()), None)
@@ -108,8 +123,13 @@ class Method(ABC):
     """One line for a table."""
     paper: ClassVar[str]
     """Where the method comes from."""
-    prompt_dependent: ClassVar[bool] = False
-    """Does `mix` depend on the concepts that the prompt speaks of?"""
+    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "bank"
+    """What prompts must share to be drawn with one `mix`: nothing but the bank, the concepts that
+    they speak of, or every word."""
+    adds_to_prompts: ClassVar[bool] = False
+    """Does `added` add something, so that one model cannot be folded for all prompts?"""
+    targets: ClassVar[str] = "keys-values"
+    """Which layers train: a key of `Family.targets`."""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
     needs_moments: ClassVar[bool] = False
@@ -152,8 +172,21 @@ class Method(ABC):
         """The task's tensors, `<layer>/<factor>` -> detached copy."""
 
     @abstractmethod
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
-        """`dW` to draw a prompt with that speaks of the concepts `spoken`."""
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
+        """`dW` to draw a prompt with that speaks of the concepts `spoken`.
+
+        `states` (P, d) are the prompt's, for a method that mixes by the prompt, else None.
+        """
+
+    def added(self, kept: Sequence[Kept], prompts: Prompts) -> Deltas:
+        """What to add to the layers' outputs for these prompts: layer -> (N, P, d_out), fp32.
+
+        On top of `mix`, and computed once a prompt, not once a denoising step. Only layers that
+        read the prompt's states can be named. Empty unless the method `adds_to_prompts`.
+        """
+        return {}
 
     def check_removable(self, kept: Sequence[Kept], concept: str) -> None:
         """ValueError, with the reason, where the concept's task cannot be taken out of `kept`.

@@ -188,7 +188,9 @@ class Stamina(Method):
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return keep_factors(learner)  # the MLPs stay behind
 
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
         return sum_masked(kept)
 
 

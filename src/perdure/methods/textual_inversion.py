@@ -36,5 +36,7 @@ class TextualInversion(Method):
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return {}  # the token row, which the loop keeps, is all there is
 
-    def mix(self, kept: Sequence[Kept], spoken: Sequence[str]) -> Deltas:
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
         return {}
