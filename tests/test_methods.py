@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from perdure.adapters import attached, fold_into
+from perdure.adapters import Prompts, adding, attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
@@ -45,6 +45,21 @@ class Toy:
         return torch.cat([layer(row) for layer in self.layers.values()], dim=-1)
 
 
+def prompts_of(*spoken: tuple[str, Tensor]) -> Prompts:
+    """For each concept a prompt of three positions: its token, the end, the padding."""
+    states = torch.stack([row.expand(3, -1) for _, row in spoken])
+    said = tuple(((name, 0),) for name, _ in spoken)
+    return Prompts(states=states, spoken=said, ends=(1,) * len(spoken))
+
+
+def painted(toy: Toy, method: Method, kept: Sequence[Kept], concept: str, row: Tensor) -> Tensor:
+    """What the layers say to a prompt of the concept, drawn from what is kept."""
+    prompts = prompts_of((concept, row))
+    toy.fold(method.mix(kept, [concept], prompts.states[0]))
+    with adding(toy.layers, method.added(kept, prompts)), torch.no_grad():
+        return toy(prompts.states)[0, 0]
+
+
 def moments_for(method: Method) -> Tensor | None:
     """C of forty features, for a method that needs it."""
     c = torch.randn(40, 5, generator=torch.Generator().manual_seed(11))
@@ -63,7 +78,9 @@ def loss_of(toy: Toy, learner: Learner) -> Tensor:
     for concept, row in learner.tokens().items():
         seed = int.from_bytes(concept.encode()[:4], "big")
         wanted = torch.randn(10, generator=torch.Generator().manual_seed(seed))
-        total = total + (toy(row) - wanted).square().mean()
+        prompts = prompts_of((concept, row))
+        learner.read(prompts)
+        total = total + (toy(prompts.states) - wanted).square().mean()
     return total
 
 
@@ -155,10 +172,11 @@ def test_drawing_the_new_concept_from_the_bank_equals_the_model_that_was_trained
     kept = learn_all(method, "rex", "ada")
     toy, learner, task, _ = learn(method, kept, "bo")
     row = learner.tokens()["bo"].detach()
+    prompts = prompts_of(("bo", row))
+    learner.read(prompts)
     with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
-        trained = toy(row)
-    toy.fold(method.mix([*kept, task], ["bo"]))
-    drawn = toy(row)
+        trained = toy(prompts.states)[0, 0]
+    drawn = painted(toy, method, [*kept, task], "bo", row)
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 
 
@@ -185,6 +203,16 @@ def test_only_a_method_that_does_not_mix_by_the_bank_looks_at_what_is_spoken(nam
     kept = learn_all(method, "rex", "ada")
     all_the_same = same(method.mix(kept, ["rex"]), method.mix(kept, ["ada"]))
     assert all_the_same is (method.mixes_by == "bank")
+
+
+@every_method
+def test_only_a_method_that_adds_to_prompts_adds_something(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    prompts = prompts_of(("rex", torch.randn(5)), ("ada", torch.randn(5)))
+    added = method.added(kept, prompts)
+    assert bool(added) is method.adds_to_prompts
+    assert all(dW.shape == (2, 3, SHAPES[layer][0]) for layer, dW in added.items())
 
 
 @every_method

@@ -5,6 +5,7 @@ from typing import Any
 
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.feature_space import FeatureSpace
+from perdure.methods.gated import Gated
 from perdure.methods.lora import LoRA
 from perdure.methods.lora_independent import LoRAIndependent
 from perdure.methods.protocol import Method
@@ -13,7 +14,15 @@ from perdure.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (CLoRA, FeatureSpace, LoRA, LoRAIndependent, Stamina, TextualInversion)
+    for method in (
+        CLoRA,
+        FeatureSpace,
+        Gated,
+        LoRA,
+        LoRAIndependent,
+        Stamina,
+        TextualInversion,
+    )
 }
 
 
