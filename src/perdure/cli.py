@@ -163,13 +163,22 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw a phrase of its own in a box, as 'PHRASE@LEFT,TOP,RIGHT,BOTTOM' in shares "
+            "of the picture's sides: 'a photo of <rex>@0,0,0.5,1'."
+        ),
+    ] = None,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge this many times, pixel by pixel.")] = 1,
 ) -> None:
     """Draw prompts with everything that the bank has learned."""
     from perdure.bank import Bank
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
+    from perdure.drawing.regions import read_region
 
+    regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
     painter = Painter(Base.open(base), known)
     wanted = [prompt for prompt in prompts for _ in range(count)]
@@ -181,6 +190,7 @@ def generate(
             steps=steps,
             guidance=guidance,
             negative=negative,
+            regions=regions,
             progress=progress,
         )
     out.mkdir(parents=True, exist_ok=True)
