@@ -350,6 +350,15 @@ def test_a_bank_holds_no_pixel_of_the_user(base: Base, drawings: Path, tmp_path:
     assert sum(p.stat().st_size for p in files) < 200_000
 
 
+def test_a_cosine_goes_from_the_given_rate_to_zero() -> None:
+    settings = make_settings({}, {"steps": 4, "schedule": "cosine"})
+    shares = [settings.share_of_rate(step) for step in range(5)]
+    assert shares == pytest.approx([1, 0.8535534, 0.5, 0.1464466, 0])
+    assert make_settings({}, {}).share_of_rate(700) == 1.0
+    with pytest.raises(PerdureError, match="schedule is 'linear', but must be"):
+        make_settings({}, {"schedule": "linear"})
+
+
 def test_settings_name_the_option_and_the_mend() -> None:
     for given, words in (
         ({"steps": 0}, "steps is 0"),

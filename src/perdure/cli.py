@@ -74,6 +74,7 @@ def learn(
     lr: Annotated[float | None, typer.Option(help="Learning rate of the deltas.")] = None,
     token_lr: Annotated[float | None, typer.Option(help="Learning rate of the token.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on the deltas.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant or cosine, to zero.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     template: Annotated[
         list[str] | None, typer.Option("--template", help="Training prompt; {} is the token.")
@@ -117,6 +118,7 @@ def learn(
         "lr": lr,
         "token_lr": token_lr,
         "weight_decay": weight_decay,
+        "schedule": schedule,
         "seed": seed,
         "templates": tuple(template) if template else None,
         "fit": fit,

@@ -72,6 +72,7 @@ def train(
             {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
         ]
     )
+    rates = [group["lr"] for group in optimizer.param_groups]
     named = dict(learner.named_parameters())
     done, spent = 0, 0.0
     if path.exists():
@@ -82,6 +83,8 @@ def train(
     last: dict[str, float] = {}
     with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
         for step in range(done, settings.steps):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * settings.share_of_rate(step)
             loss, penalty = _step(base, learner, latents, settings, prior, optimizer, step)
             seconds = time.monotonic() - began
             left = seconds / (step + 1 - done) * (settings.steps - step - 1)

@@ -28,6 +28,8 @@ class LearnSettings:
     """Learning rate of the new tokens' rows."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay, on the deltas only."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How both rates go: as given to the end, or down to zero along half a cosine."""
     seed: int = 0
     """Everything random follows from this and the step's number."""
     templates: tuple[str, ...] = ("a photo of {}",)
@@ -67,6 +69,14 @@ class LearnSettings:
             )
         if self.fit not in ("crop", "letterbox"):
             raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule is {self.schedule!r}, but must be 'constant' or 'cosine'")
+
+    def share_of_rate(self, step: int) -> float:
+        """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def to_json(self) -> dict[str, Any]:
         """Field name -> JSON value; `make_settings(values, {})` makes it again."""
