@@ -64,8 +64,9 @@ def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
     assert "ada" in page
     matrix = json.loads((tmp_path / "bank" / "evaluation" / "matrix.json").read_text())
     assert "identity" in matrix["scores"]
-    status, _, error = perdure("export", "folded", "--base", tiny)
+    status, out, error = perdure("export", "folded", "--base", tiny)
     assert status == 0, error
+    assert "largest difference" in out
     assert (tmp_path / "folded" / "model_index.json").exists()
     status, out, _ = perdure("remove", "ada")
     assert status == 0

@@ -23,6 +23,7 @@ from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.objective import Objective
 from perdure.drawing.painter import Painter
+from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError
 from perdure.learning import learn as teaching
 from perdure.learning.learn import discard, learn, resume
@@ -154,7 +155,7 @@ def test_the_loss_falls_on_a_few_pictures(base: Base, drawings: Path, tmp_path: 
 def test_the_folded_export_draws_what_the_bank_draws_with_the_stock_pipeline(
     base: Base, drawings: Path, tmp_path: Path
 ) -> None:
-    teach(base, tmp_path / "bank", drawings, "ada", "bo", lr=1e-2)
+    teach(base, tmp_path / "bank", drawings, "ada", "bo", lr=0.1)
     painter = Painter(base, tmp_path / "bank")
     ours = painter.draw(["a photo of <ada>"], seeds=[3], steps=3, guidance=2.0)
     painter.save_folded(tmp_path / "folded")
@@ -174,6 +175,10 @@ def test_the_folded_export_draws_what_the_bank_draws_with_the_stock_pipeline(
                 generator=[torch.Generator().manual_seed(3)],
             ).images
         assert np.abs(pixels(ours) - pixels(theirs)).max() <= most
+    off = stock_difference(painter, tmp_path / "folded", ["a photo of <ada>"])
+    earlier = Painter(base, tmp_path / "bank", upto=1)
+    assert off <= 8
+    assert off < stock_difference(earlier, tmp_path / "folded", ["a photo of <ada>"])
     with pytest.raises(PerdureError, match="not empty"):
         painter.save_folded(tmp_path / "folded")
 

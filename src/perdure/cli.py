@@ -298,13 +298,25 @@ def export(
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
     concept: ManyConcepts = None,
+    check: Annotated[
+        bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
+    ] = True,
 ) -> None:
     """Fold the bank into an ordinary diffusers folder."""
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
+    from perdure.drawing.stock import stock_difference
 
-    Painter(Base.open(base), bank).save_folded(out, spoken=concept or ())
+    painter = Painter(Base.open(base), bank)
+    painter.save_folded(out, spoken=concept or ())
     console.print(f"{out}: open it with StableDiffusionPipeline.from_pretrained")
+    if check:
+        names = list(concept or painter.rows)[-2:]
+        largest = stock_difference(painter, out, [f"a photo of <{name}>" for name in names])
+        console.print(
+            f"Checked: the stock pipeline draws {' and '.join(f'<{name}>' for name in names)} as "
+            f"the bank does (largest difference {largest} of 255)."
+        )
 
 
 @app.command()

@@ -16,6 +16,7 @@ from perdure.base.base import Base
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
 from perdure.errors import PerdureError
 from perdure.methods import Deltas, Kept, build
+from perdure.quiet import quietly
 
 __all__ = ["Painter", "draw", "grid"]
 
@@ -165,7 +166,8 @@ class Painter:
         self._prepare()
         self.base.fold(method.mix(self.kept, list(spoken)))
         try:
-            self.base.pipeline.save_pretrained(folder, safe_serialization=True)
+            with quietly():
+                self.base.pipeline.save_pretrained(folder, safe_serialization=True)
         finally:
             self.base.fold({})
 
