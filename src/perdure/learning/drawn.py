@@ -41,12 +41,15 @@ def replayed(
         "num_inference_steps": int(advice.get("steps", 30)),
         "guidance_scale": float(advice.get("guidance", 7.5)),
     }
+    generator = torch.Generator().manual_seed(settings.seed)
+    # drawn, because a generator on the CPU reads only the lower 32 bits of its seed
+    first = int(torch.randint(2**31, (len(kept) + 1,), generator=generator)[-1])
     latents = {}
     try:
         for index, name in enumerate(name for task in kept for name in task.concepts):
             base.fold(method.mix(kept, [name]))
-            first = (settings.seed << 32) + (len(kept) << 20) + index * method.replays
-            seeds = range(first, first + method.replays)
+            start = first + index * method.replays
+            seeds = range(start, start + method.replays)
             prompt = REPLAY_PROMPT.format(f"<{name}>")
             latents[name] = _drawn(base, prompt, seeds, **arguments)
     finally:
