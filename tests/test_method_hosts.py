@@ -130,9 +130,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
-def test_on_real_layers_what_is_drawn_is_what_was_trained(
-    name: str, kind: str, tiny: Path
-) -> None:
+def test_on_real_layers_what_is_drawn_is_what_was_trained(name: str, kind: str, tiny: Path) -> None:
     method = small(name)
     host = host_of(kind, method, tiny)
     alone = method.all_at_once or name in MERGED

@@ -479,23 +479,6 @@ def test_a_task_of_two_concepts_draws_both_as_it_was_trained(name: str) -> None:
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 
 
-def test_joint_refuses_a_second_task_with_one_sentence() -> None:
-    method = small("joint")
-    kept = learn_all(method, "rex", "ada")
-    with pytest.raises(ValueError, match="has had its task.*<rex>, <ada>.*in a new bank"):
-        start(method, kept, "bo")
-
-
-def test_merged_lora_is_the_mean_over_all_tasks() -> None:
-    method = small("lora-merged")
-    kept = learn_all(method, "rex", "ada", "bo")
-    for layer in SHAPES:
-        products = [f["A"].numpy() @ f["B"].numpy() for f in (t.factors()[layer] for t in kept)]
-        mean = torch.from_numpy(sum(products) / 3)
-        assert torch.allclose(method.mix(kept, ["rex"])[layer], mean, rtol=1e-5, atol=1e-7)
-    assert method.mix([], []) == {}
-
-
 def test_independent_lora_adds_the_spoken_concepts_alone_and_each_task_once() -> None:
     method = small("lora-independent")
     kept = learn_all(method, "rex", "ada")

@@ -25,7 +25,7 @@ from perdure.methods.protocol import (
 class LoRAMerged(Method):
     name = "lora-merged"
     title = "LoRA, merged: an adapter a task on the untouched base, drawn as their mean"
-    paper = "Hu et al., ICLR 2022, arXiv 2106.09685; averaged, as a baseline in arXiv 2304.06027"
+    paper = "Hu et al., ICLR 2022, arXiv 2106.09685; averaged as in common practice"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
