@@ -14,12 +14,28 @@ from torch import Tensor, nn
 
 from perdure.adapters import Prompts, adding, attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
+from perdure.methods.protocol import SHARED
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
-SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0, "mask_rank": 2, "hidden": 4}
+SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0, "mask_rank": 2, "hidden": 4, "replay": 2}
+
+
+def with_option(option: str) -> list[str]:
+    """Methods that have the option."""
+    return [n for n in sorted(METHODS) if option in {f.name for f in fields(METHODS[n].Config)}]
+
+
+SEQUENTIAL = ["custom-diffusion", "dreambooth", "ewc", "generative-replay", "lora"]
+INDEPENDENT = ["custom-diffusion-merged", "gated", "lora-independent", "lora-merged"]
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
-low_rank_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
+continual_methods = pytest.mark.parametrize(
+    "name", [name for name in sorted(METHODS) if not METHODS[name].all_at_once]
+)
+low_rank_methods = pytest.mark.parametrize("name", with_option("rank"))
+weight_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
+sequential_methods = pytest.mark.parametrize("name", SEQUENTIAL)
+independent_methods = pytest.mark.parametrize("name", INDEPENDENT)
 
 
 def small(name: str) -> Method:
@@ -99,11 +115,16 @@ def learn(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    learner.eval()
+        learner.eval()
+        learner.see(prompts_of(*((n, row.detach()) for n, row in learner.tokens().items())))
+        learner.look_back(loss_of(toy, learner) for _ in range(2))
     return toy, learner, Kept(concepts, method.keep(learner)), losses
 
 
 def learn_all(method: Method, *concepts: str) -> list[Kept]:
+    """One task a concept, or one for all where the method learns all at once."""
+    if method.all_at_once:
+        return [learn(method, [], *concepts)[2]]
     kept: list[Kept] = []
     for concept in concepts:
         kept.append(learn(method, kept, concept)[2])
@@ -122,7 +143,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@every_method
+@continual_methods
 def test_two_tasks_are_learned(name: str) -> None:
     method = small(name)
     kept: list[Kept] = []
@@ -133,7 +154,7 @@ def test_two_tasks_are_learned(name: str) -> None:
         kept.append(task)
 
 
-@every_method
+@continual_methods
 def test_the_past_is_unchanged_by_what_is_learned_later(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -162,14 +183,15 @@ def test_what_is_kept_is_a_copy_on_the_cpu_and_cannot_be_replaced(name: str) -> 
 @every_method
 def test_what_is_kept_belongs_to_the_target_layers(name: str) -> None:
     kept = learn_all(small(name), "rex")
-    assert set(kept[0].factors()) <= set(SHAPES)
+    assert set(kept[0].factors()) <= {*SHAPES, SHARED}
     assert all(tensor.device.type == "cpu" for tensor in kept[0].tensors.values())
 
 
 @every_method
 def test_drawing_the_new_concept_from_the_bank_equals_the_model_that_was_trained(name: str) -> None:
     method = small(name)
-    kept = learn_all(method, "rex", "ada")
+    alone = method.all_at_once or name == "lora-merged"  # a mean of three is none of the three
+    kept = [] if alone else learn_all(method, "rex", "ada")
     toy, learner, task, _ = learn(method, kept, "bo")
     row = learner.tokens()["bo"].detach()
     prompts = prompts_of(("bo", row))
@@ -261,7 +283,7 @@ def test_tokens_start_at_the_rows_given_and_training_leaves_those_alone(name: st
     assert torch.equal(row, given)
 
 
-@every_method
+@continual_methods
 def test_the_penalty_is_an_fp32_number_and_the_norm_is_that_of_the_dense_deltas(name: str) -> None:
     method = small(name)
     _, learner, _, _ = learn(method, learn_all(method, "rex"), "ada")
@@ -271,7 +293,7 @@ def test_the_penalty_is_an_fp32_number_and_the_norm_is_that_of_the_dense_deltas(
     assert learner.norm() == pytest.approx(expected, rel=1e-6)
 
 
-@every_method
+@continual_methods
 def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str) -> None:
     method = small(name)
     _, _, task, _ = learn(method, [], "rex", steps=2)
@@ -298,7 +320,7 @@ def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str
     assert held(2)[0]
 
 
-@every_method
+@continual_methods
 def test_taking_out_the_last_task_gives_the_bank_before_it(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -360,7 +382,7 @@ def test_a_rank_that_is_no_whole_number_above_zero_is_refused(name: str, rank: o
         build(name, rank=rank)
 
 
-@pytest.mark.parametrize("name", ["c-lora", "feature-space", "stamina"])
+@pytest.mark.parametrize("name", with_option("penalty"))
 @pytest.mark.parametrize("penalty", [-1.0, float("nan"), float("inf"), "1e8", True, None])
 def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(
     name: str, penalty: object
@@ -369,8 +391,16 @@ def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(
         build(name, penalty=penalty)
 
 
-@low_rank_methods
-def test_low_rank_methods_refuse_to_start_without_layers(name: str) -> None:
+@pytest.mark.parametrize("replay", [0, 2.5, "8", True, None])
+def test_a_number_of_replayed_pictures_that_is_no_whole_number_above_zero_is_refused(
+    replay: object,
+) -> None:
+    with pytest.raises(ValueError, match="generative-replay: replay is"):
+        build("generative-replay", replay=replay)
+
+
+@weight_methods
+def test_methods_that_train_weights_refuse_to_start_without_layers(name: str) -> None:
     method = build(name)
     with pytest.raises(ValueError, match="no target layer"):
         method.start({}, [], {"rex": torch.ones(5)}, torch.Generator(), moments=moments_for(method))
@@ -395,21 +425,80 @@ def test_sequential_lora_continues_the_last_adapter_and_mixes_it_alone() -> None
     assert not torch.equal(kept[0].tensors["keys/A"], kept[1].tensors["keys/A"])
 
 
-def test_sequential_lora_refuses_an_adapter_of_other_layers_or_another_rank() -> None:
+def test_sequential_lora_refuses_an_adapter_of_another_rank() -> None:
     kept = learn_all(small("lora"), "rex")
     with pytest.raises(ValueError, match=r"\(6, 2\).*\(6, 3\)"):
         start(build("lora", rank=3), kept, "ada")
+
+
+@sequential_methods
+def test_a_sequential_method_goes_on_from_the_last_task_and_mixes_it_alone(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    learner = start(method, kept, "bo", seed=99)
+    assert method.past(kept) == {}
+    for layer, delta in learner.layer_deltas().items():
+        assert torch.equal(delta.dense(), method.mix(kept, ["rex"])[layer])
+    assert same(method.mix(kept, ["rex"]), method.mix(kept[1:], ["ada"]))
+    assert not same(method.mix(kept, []), method.mix(kept[:1], []))
+    assert learner.penalty().item() == 0.0
+
+
+@sequential_methods
+def test_a_sequential_method_refuses_the_deltas_of_other_layers(name: str) -> None:
+    kept = learn_all(small(name), "rex")
     with pytest.raises(ValueError, match="layer 'keys' that is no target"):
         shapes = {"down.0.attn2.to_k": (6, 5)}
-        small("lora").start(shapes, kept, {}, torch.Generator())
+        small(name).start(shapes, kept, {}, torch.Generator())
+    with pytest.raises(ValueError, match="continue with the same layers"):
+        shapes = {"down.0.attn2.to_k": (6, 5), "keys": (4, 6)}
+        small(name).start(shapes, kept, {}, torch.Generator())
 
 
-def test_sequential_lora_lets_only_the_last_task_go() -> None:
-    method = small("lora")
+@sequential_methods
+def test_a_sequential_method_lets_only_the_last_task_go(name: str) -> None:
+    method = small(name)
     kept = learn_all(method, "rex", "ada")
     method.check_removable(kept, "ada")
     with pytest.raises(ValueError, match="<rex> cannot be removed.*only the last task.*<ada>"):
         method.check_removable(kept, "rex")
+
+
+@independent_methods
+def test_an_independent_method_learns_in_any_order_and_lets_any_task_go(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    assert method.past(kept) == {}
+    _, _, second, _ = learn(method, kept, "bo")
+    _, _, again, _ = learn(method, [kept[1], kept[0]], "bo")
+    assert same(second.tensors, again.tensors)
+    for concept in ("rex", "ada"):
+        method.check_removable(kept, concept)
+
+
+@every_method
+def test_a_prompt_of_several_concepts_is_drawn_whatever_their_order(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada", "bo")
+    both = method.mix(kept, ["rex", "bo"])
+    assert same(both, method.mix(kept, ["bo", "rex"]))
+    assert same(both, method.mix(kept, ["bo", "rex", "bo"]))
+    for dW in both.values():
+        assert torch.isfinite(dW).all()
+
+
+@every_method
+def test_a_task_of_two_concepts_draws_both_as_it_was_trained(name: str) -> None:
+    method = small(name)
+    toy, learner, task, _ = learn(method, [], "rex", "ada")
+    prompts = prompts_of(*((n, row.detach()) for n, row in learner.tokens().items()))
+    learner.read(prompts)
+    with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
+        trained = toy(prompts.states)
+    toy.fold(method.mix([task], ["rex", "ada"]))
+    with adding(toy.layers, method.added([task], prompts)), torch.no_grad():
+        drawn = toy(prompts.states)
+    assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 
 
 def test_independent_lora_adds_the_spoken_concepts_alone_and_each_task_once() -> None:
@@ -437,7 +526,7 @@ def test_textual_inversion_trains_tokens_alone() -> None:
         method.start(SHAPES, [], {}, torch.Generator())
 
 
-@low_rank_methods
+@weight_methods
 def test_one_of_two_concepts_of_a_task_cannot_be_removed_alone(name: str) -> None:
     method = small(name)
     kept = [learn(method, [], "rex", "ada")[2]]

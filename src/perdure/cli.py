@@ -99,7 +99,7 @@ def learn(
         bool, typer.Option(help="Afterwards draw the earlier concepts again and compare.")
     ] = True,
 ) -> None:
-    """Teach the bank the concept of each folder, one after another."""
+    """Teach the bank the concept of each folder, one after another (with joint: all at once)."""
     from perdure.base.base import Base
     from perdure.learning import learn as teaching
 
@@ -109,7 +109,7 @@ def learn(
         teaching.discard(bank)
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
-    tasks: list[tuple[str, list[Path]]] = [] if resume else _tasks(pictures or [], name or [])
+    tasks = [] if resume else _tasks(pictures or [], name or [])
     opened = Base.open(base, encoder=encoder or None)
     given: dict[str, Any] = {
         "steps": steps,
@@ -136,15 +136,17 @@ def learn(
             record = teaching.resume(opened, bank, report=report, note=_note, wait=wait)
         _learned(record.concepts, record.facts)
         _after(opened, bank, encoder, check)
-    for concept, files in tasks:
-        with _bar(f"<{concept}>") as report:
+    if tasks and teaching.at_once(bank, method or None):
+        tasks = [{name: source for task in tasks for name, source in task.items()}]
+    for task in tasks:
+        with _bar(", ".join(f"<{concept}>" for concept in task)) as report:
             record = teaching.learn(
                 opened,
                 bank,
-                {concept: files[0] if len(files) == 1 and files[0].is_dir() else files},
+                task,
                 method=method or None,
                 options=_options(option or []),
-                nouns={concept: noun} if noun else {},
+                nouns=dict.fromkeys(task, noun) if noun else {},
                 report=report,
                 note=_note,
                 wait=wait,
@@ -382,8 +384,8 @@ def demo(
     console.print(f"\nOpen this page:  {page.resolve()}")
 
 
-def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, list[Path]]]:
-    """(concept, its folder or files) of each task."""
+def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
+    """Concept -> its folder or files, of each task."""
     if not pictures:
         raise PerdureError("Which pictures? Give a folder: perdure learn photos/rex --bank bank")
     for path in pictures:
@@ -395,10 +397,13 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, li
             raise PerdureError(
                 f"{len(pictures)} folders came with {len(given)} names: give as many."
             )
-        return [(name, [path]) for name, path in zip(given, pictures, strict=True)]
+        if len(set(given)) != len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise PerdureError(f"Two folders are named {twice}: name each one with --name.")
+        return [{name: path} for name, path in zip(given, pictures, strict=True)]
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
-    return [(names[0], list(pictures))]
+    return [{names[0]: list(pictures)}]
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

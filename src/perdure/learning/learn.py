@@ -15,14 +15,15 @@ from torch import Tensor
 from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
 from perdure.errors import PerdureError
+from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings, make_settings
-from perdure.methods import Kept, Method, build
+from perdure.methods import METHODS, Kept, Method, build
 
-__all__ = ["Task", "build_method", "discard", "interrupted", "learn", "resume"]
+__all__ = ["Task", "at_once", "build_method", "discard", "interrupted", "learn", "resume"]
 
 _REQUEST = "request.json"
 
@@ -196,6 +197,13 @@ def _bank(
     return bank
 
 
+def at_once(bank: Path | str, method: str | None = None) -> bool:
+    """Does the bank's method, or `method` for a new bank, learn all concepts in one task?"""
+    path = Path(bank)
+    name = Bank.open(path).method if (path / "bank.json").exists() else method
+    return name in METHODS and METHODS[name].all_at_once
+
+
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
     path = bank.workspace / _REQUEST
@@ -241,13 +249,16 @@ def _run(
     old_rows = bank.rows()
     new_rows = {name: base.tokens.random_row(generator) for name in pictures}
     base.tokens.set({})
-    prior = _prior(base, settings) if settings.prior else None
+    own = prior(base, settings) if settings.prior else None
     base.tokens.set({**old_rows, **new_rows})
-    features = moments(base, list(old_rows)) if method.needs_moments else None
+    past = list(old_rows) if method.moments_of_past else []
+    features = moments(base, past) if method.needs_moments else None
     try:
         learner = method.start(base.shapes, kept, new_rows, generator, moments=features)
     except ValueError as error:
-        raise PerdureError(f"{method.name} cannot start: {error}") from error
+        bank.clear_workspace()  # nothing has begun, so there is nothing to resume
+        raise PerdureError(f"{method.name} cannot start: {error}.") from error
+    again = replayed(base, method, kept, settings)
     base.fold(method.past(kept))
     try:
         facts |= train(
@@ -256,7 +267,8 @@ def _run(
             latents,
             settings,
             folder=bank.workspace,
-            prior=prior,
+            prior=own,
+            replay=again,
             report=report,
         )
     finally:
@@ -278,23 +290,6 @@ def _run(
     )
     bank.clear_workspace()
     return record
-
-
-def _prior(base: Base, settings: LearnSettings) -> Latents:
-    """Latents of the prior prompt's pictures, drawn by the untouched base."""
-    drawn = []
-    for start in range(0, settings.prior_pictures, 8):
-        seeds = range(start, min(start + 8, settings.prior_pictures))
-        with torch.no_grad(), base.autocast():
-            out = base.pipeline(
-                [settings.prior] * len(seeds),
-                num_inference_steps=25,
-                generator=[torch.Generator().manual_seed((settings.seed << 20) + s) for s in seeds],
-                output_type="latent",
-            )
-        drawn.append(out.images.float())
-    mean = torch.cat(drawn)
-    return Latents(mean=mean, std=torch.zeros_like(mean))
 
 
 def _count(learner: torch.nn.Module) -> int:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perdure.adapters import attached
+from perdure.adapters import Prompts, attached
 from perdure.base.base import Base
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
+from perdure.learning.drawn import REPLAY_PROMPT
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods.protocol import Learner
@@ -26,6 +27,8 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 LOOKS = 64
 """Losses of single pictures that a learner may look back at."""
+REPLAYED = 0.5
+"""The chance that a picture of a batch is a replayed one, where there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,7 @@ def train(
     *,
     folder: Path,
     prior: Latents | None = None,
+    replay: Mapping[str, Latents] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
@@ -59,6 +63,7 @@ def train(
         settings: steps, rates, seed and the rest.
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
+        replay: of each past concept, drawn by the model as it was before this task.
         report: called after every step.
 
     Raises PerdureError where the loss is no longer a number.
@@ -85,7 +90,9 @@ def train(
         for step in range(done, settings.steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * settings.share_of_rate(step)
-            loss, penalty = _step(base, learner, latents, settings, prior, optimizer, step)
+            loss, penalty = _step(
+                base, learner, latents, settings, prior, replay or {}, optimizer, step
+            )
             seconds = time.monotonic() - began
             left = seconds / (step + 1 - done) * (settings.steps - step - 1)
             norm = learner.norm()
@@ -101,6 +108,7 @@ def train(
                     facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
                 )
         learner.eval()
+        learner.see(_speaking(base, learner, settings))
         learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
@@ -111,6 +119,7 @@ def _step(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     prior: Latents | None,
+    replay: Mapping[str, Latents],
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> tuple[float, float]:
@@ -120,7 +129,7 @@ def _step(
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(settings.accumulate):
-        loss = _denoising(base, learner, latents, settings, generator)
+        loss = _denoising(base, learner, latents, settings, generator, replay)
         if prior is not None:
             index = torch.randint(len(prior), (settings.batch_size,), generator=generator)
             x = prior.sample(index, generator)
@@ -148,7 +157,20 @@ def _single_losses(
     one = replace(settings, batch_size=1)
     for look in range(LOOKS):
         generator = torch.Generator().manual_seed((settings.seed << 32) + settings.steps + look)
-        yield _denoising(base, learner, latents, one, generator)
+        yield _denoising(base, learner, latents, one, generator, {})
+
+
+@torch.no_grad()
+def _speaking(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
+    """Each new concept's token alone, and in every training template."""
+    prompts = [
+        text.format(f"<{name}>")
+        for name in learner.concepts
+        for text in dict.fromkeys(("{}", *settings.templates))
+    ]
+    ids = base.tokens.ids(prompts)
+    with base.tokens.serving(learner.tokens()):
+        return base.prompts(ids, base.states(ids).float())
 
 
 def _denoising(
@@ -157,17 +179,25 @@ def _denoising(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     generator: torch.Generator,
+    replay: Mapping[str, Latents],
 ) -> Tensor:
-    """The objective on a batch of the new concepts' pictures."""
-    names = list(latents)
-    concept = torch.randint(len(names), (settings.batch_size,), generator=generator).tolist()
-    template = torch.randint(len(settings.templates), (settings.batch_size,), generator=generator)
-    chance = torch.rand(settings.batch_size, generator=generator)
+    """The objective on a batch of the new concepts' pictures, half of it replayed if any are."""
+    size = settings.batch_size
+    names, old = list(latents), list(replay)
+    concept = torch.randint(len(names), (size,), generator=generator).tolist()
+    template = torch.randint(len(settings.templates), (size,), generator=generator)
+    chance = torch.rand(size, generator=generator)
+    again = [False] * size
+    if old:
+        again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
+        past = torch.randint(len(old), (size,), generator=generator).tolist()
     xs, prompts = [], []
-    for k in range(settings.batch_size):
-        of = latents[names[concept[k]]]
+    for k in range(size):
+        name = old[past[k]] if again[k] else names[concept[k]]
+        of = replay[name] if again[k] else latents[name]
+        text = REPLAY_PROMPT if again[k] else settings.templates[int(template[k])]
         xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
-        prompts.append(settings.templates[int(template[k])].format(f"<{names[concept[k]]}>"))
+        prompts.append(text.format(f"<{name}>"))
     with base.tokens.serving(learner.tokens()):
         return _loss(base, learner, torch.cat(xs), base.tokens.ids(prompts), generator)
 

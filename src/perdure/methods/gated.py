@@ -87,6 +87,8 @@ class Gated(Method):
         *,
         moments: Tensor | None = None,
     ) -> Learner:
+        if not rows:
+            raise ValueError("gated acts where a token is spoken of, and this task has no token")
         if not shapes:
             raise ValueError("there is no target layer, so there is nothing to train")
         deltas = {
