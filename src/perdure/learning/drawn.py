@@ -11,6 +11,7 @@ from perdure.base.base import Base
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Method
+from perdure.randomness import seed_of
 
 __all__ = ["REPLAY_PROMPT", "prior", "replayed"]
 
@@ -22,7 +23,7 @@ BATCH = 8
 
 def prior(base: Base, settings: LearnSettings) -> Latents:
     """Latents of the prior prompt's pictures, drawn by the untouched base."""
-    seeds = [(settings.seed << 20) + k for k in range(settings.prior_pictures)]
+    seeds = [seed_of(settings.seed, k) for k in range(settings.prior_pictures)]
     return _drawn(base, settings.prior, seeds, num_inference_steps=25)
 
 
@@ -41,15 +42,11 @@ def replayed(
         "num_inference_steps": int(advice.get("steps", 30)),
         "guidance_scale": float(advice.get("guidance", 7.5)),
     }
-    generator = torch.Generator().manual_seed(settings.seed)
-    # drawn, because a generator on the CPU reads only the lower 32 bits of its seed
-    first = int(torch.randint(2**31, (len(kept) + 1,), generator=generator)[-1])
     latents = {}
     try:
         for index, name in enumerate(name for task in kept for name in task.concepts):
             base.fold(method.mix(kept, [name]))
-            start = first + index * method.replays
-            seeds = range(start, start + method.replays)
+            seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
             prompt = REPLAY_PROMPT.format(f"<{name}>")
             latents[name] = _drawn(base, prompt, seeds, **arguments)
     finally:

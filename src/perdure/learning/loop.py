@@ -20,6 +20,7 @@ from perdure.learning.drawn import REPLAY_PROMPT
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods.protocol import Learner
+from perdure.randomness import generator_of
 
 __all__ = ["Progress", "train"]
 
@@ -124,7 +125,7 @@ def _step(
     step: int,
 ) -> tuple[float, float]:
     """One optimiser step; returns the denoising loss and the weighted penalty."""
-    generator = torch.Generator().manual_seed((settings.seed << 32) + step)
+    generator = generator_of(settings.seed, step)
     learner.begin_step(generator)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
@@ -156,7 +157,7 @@ def _single_losses(
     """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
     one = replace(settings, batch_size=1)
     for look in range(LOOKS):
-        generator = torch.Generator().manual_seed((settings.seed << 32) + settings.steps + look)
+        generator = generator_of(settings.seed, settings.steps + look)
         yield _denoising(base, learner, latents, one, generator, {})
 
 
