@@ -48,7 +48,13 @@ HAIR_STYLES = {
     "swept": "swept {} hair",
 }
 _SKIN = (0xFFFBE0CF, 0xFFF2C7A3, 0xFFD9A074, 0xFFB0764A, 0xFF84502F, 0xFF563220)
-_EYES = (0xFF4A2C17, 0xFF2B6CB0, 0xFF2F7D4F, 0xFF6B7280, 0xFF8A5A14)
+_EYES = {
+    0xFF4A2C17: "brown",
+    0xFF2B6CB0: "blue",
+    0xFF2F7D4F: "green",
+    0xFF6B7280: "grey",
+    0xFF8A5A14: "brown",
+}
 BEARDS = {"none": "", "moustache": "a moustache", "goatee": "a goatee", "full": "a beard"}
 
 
@@ -80,7 +86,7 @@ def sample_person(rng: np.random.Generator) -> dict[str, Any]:
         "eye_y": spread(rng, -2.6, 0.6),
         "eye_size": spread(rng, 0.8, 1.4),
         "eye_openness": spread(rng, 0.7, 1.15),
-        "eye_colour": pick(rng, _EYES),
+        "eye_colour": pick(rng, list(_EYES)),
         "brow_width": spread(rng, 1.0, 2.5),
         "brow_tilt": spread(rng, -1.2, 1.2),
         "nose_length": spread(rng, 3.0, 6.0),
@@ -107,8 +113,16 @@ def describe_person(p: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
         features.append(BEARDS[p["beard"]])
     if p["freckles"]:
         features.append("freckles")
+    features.append(_face_words(p["skin"]))
+    features.append(f"{_EYES[p['eye_colour']]} eyes")
     features.append(f"{'an' if p['clothes_word'] == 'orange' else 'a'} {p['clothes_word']} shirt")
     return "person", [], features
+
+
+def _face_words(skin: int) -> str:
+    """One of three shades, by the luma of an ARGB colour."""
+    luma = 0.299 * (skin >> 16 & 255) + 0.587 * (skin >> 8 & 255) + 0.114 * (skin & 255)
+    return "a bright face" if luma > 185 else "a brown face" if luma > 105 else "a dark face"
 
 
 def _body(pen: Pen, p: Mapping[str, Any], w: float, h: float) -> None:

@@ -21,13 +21,8 @@ from perdure.smallworld.card import stage_facts
 from perdure.smallworld.train.assemble import assemble, make_text_encoder, normalise_latents
 from perdure.smallworld.train.clip import PAIRS, train_clip
 from perdure.smallworld.train.data import load_scenes, render_scenes
-from perdure.smallworld.train.improve import (
-    improve_decoder,
-    improve_unet,
-    improve_vision,
-    leads,
-)
-from perdure.smallworld.train.loop import Schedule
+from perdure.smallworld.train.improve import improve_decoder, improve_unet, improve_vision
+from perdure.smallworld.train.loop import Schedule, leads
 from perdure.smallworld.train.unet import BATCH as UNET_BATCH
 from perdure.smallworld.train.unet import train_unet
 from perdure.smallworld.train.vae import BATCH as VAE_BATCH
@@ -55,7 +50,7 @@ SCHEDULES = {
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
     "unet": Schedule(steps=1560, lr=1e-3, ema=0.998, decay=0.3, save_every=200),
-    "further": Schedule(steps=6000, lr=5e-4, ema=0.999, decay=0.5, save_every=400),
+    "further": Schedule(steps=6000, lr=6e-4, ema=0.999, decay=0.5, save_every=300),
 }
 
 

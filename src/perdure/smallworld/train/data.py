@@ -39,13 +39,14 @@ def _pair(seed: int, index: int, split: str) -> list[tuple[Scene, list[str]]]:
     scenes.append(
         Scene(identities=first.identities, context=context, render_seed=int(rng.integers(0, 2**62)))
     )
+    said = np.random.default_rng([seed, index, 1])  # other captions do not change the pictures
     out = []
     for scene in scenes:
         if rng.random() < 0.4:  # 70 % photographs in all
             scene = dataclasses.replace(
                 scene, context=dataclasses.replace(scene.context, style="photo")
             )
-        out.append((scene, [scene.caption(rng) for _ in range(CAPTIONS)]))
+        out.append((scene, [scene.caption(said) for _ in range(CAPTIONS)]))
     return out
 
 

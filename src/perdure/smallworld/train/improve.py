@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
@@ -18,17 +17,12 @@ from transformers import CLIPModel
 from perdure.smallworld.train.assemble import write_encoder
 from perdure.smallworld.train.clip import IdentityClip
 from perdure.smallworld.train.data import Scenes
-from perdure.smallworld.train.loop import Schedule
+from perdure.smallworld.train.loop import Schedule, leads
 from perdure.smallworld.train.unet import train_unet
 from perdure.smallworld.train.vae import tune_decoder
 from perdure.smallworld.train.vision import train_vision
 
-__all__ = ["improve_decoder", "improve_unet", "improve_vision", "leads"]
-
-
-def leads() -> bool:
-    """Whether this process is the one that writes; where several train, the first."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+__all__ = ["improve_decoder", "improve_unet", "improve_vision"]
 
 
 def _pipeline(weights: Path) -> StableDiffusionPipeline:

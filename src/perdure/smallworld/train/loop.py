@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.randomness import generator_of
 
-__all__ = ["Schedule", "train"]
+__all__ = ["Schedule", "leads", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,11 @@ class Schedule:
     def rate(self, step: int) -> float:
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, (step + 1) / self.warmup, left)
+
+
+def leads() -> bool:
+    """Is this the process that writes? Where several train, the first one."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def train(

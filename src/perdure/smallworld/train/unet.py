@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from perdure.smallworld.train.data import CAPTIONS, Scenes
-from perdure.smallworld.train.loop import Schedule, train
+from perdure.smallworld.train.loop import Schedule, leads, train
 from perdure.smallworld.train.vae import LATENT_CHANNELS
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
 
@@ -39,7 +40,7 @@ def make_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         layers_per_block=1,
         cross_attention_dim=384,
-        attention_head_dim=(1, 2, 2),
+        attention_head_dim=(4, 8, 8),  # numbers of heads, in spite of the name
     )
     unet.set_attn_processor(AttnProcessor())  # faster than sdpa on a CPU with small heads
     return unet
@@ -62,10 +63,18 @@ def make_scheduler() -> DDIMScheduler:
 
 
 def cache_latents(vae: AutoencoderKL, scenes: Scenes, path: Path, count: int) -> dict[str, Tensor]:
-    """Mean and deviation of each latent (fp16, (N, C, 16, 16)) of the first ``count`` pictures."""
-    if path.exists():
-        return load_file(path)
-    pictures = torch.from_numpy(scenes.pictures)[:count]
+    """Mean and deviation of each latent (fp16, (N, C, 16, 16)) of the first ``count`` pictures.
+
+    Where several processes train, the first one encodes and the others wait.
+    """
+    if leads() and not path.exists():
+        save_file(_encode(vae, torch.from_numpy(scenes.pictures)[:count]), path)
+    if dist.is_initialized():
+        dist.barrier()
+    return load_file(path)
+
+
+def _encode(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
     means, deviations = [], []
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for batch in pictures.split(100):
@@ -73,9 +82,7 @@ def cache_latents(vae: AutoencoderKL, scenes: Scenes, path: Path, count: int) ->
             posterior = vae.encode(x).latent_dist
             means.append(posterior.mean.half())
             deviations.append(posterior.std.half())
-    latents = {"mean": torch.cat(means), "std": torch.cat(deviations)}
-    save_file(latents, path)
-    return latents
+    return {"mean": torch.cat(means).contiguous(), "std": torch.cat(deviations).contiguous()}
 
 
 def train_unet(
