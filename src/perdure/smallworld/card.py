@@ -247,9 +247,11 @@ expression and style; an identity they describe only coarsely.
 
 ## Recipe
 
-`python -m perdure.smallworld.train data|clip|vae|unet|vision|assemble`; each stage resumes after
-a kill. Under `torchrun --nproc-per-node 2` two processes share a stage and average their weights
-every 8 steps; the U-Net was trained so, and its batch is that of both together.
+`python -m perdure.smallworld.train data|clip|vae|unet|assemble` makes a base from nothing;
+`vision|decoder|further` start from the shipped weights, train one part of them further and put it
+back. Each stage resumes after a kill. Under `torchrun --nproc-per-node 2` two processes share a
+stage and average their weights every 8 steps; the U-Net was trained so, and its batch is that of
+both together. Stages are listed in the order in which they ran.
 
 {_stages(facts)}
 
@@ -257,8 +259,9 @@ every 8 steps; the U-Net was trained so, and its batch is that of both together.
 2. **vae**: L1 weighted towards the middle, L1 of the gradients, and a small KL term.
 3. **unet** on cached latents: v-prediction with zero terminal SNR (arXiv 2305.08891), min-SNR
    weighting (arXiv 2303.09556), captions left out at times for guidance, averaged weights.
-4. **vision**: the image tower and the projections further, the text tower frozen, with groups of
-   pictures that differ in one accessory or expression alone as hard negatives.
+4. **vision**: the image tower, the projections and the identity head further, the text tower
+   frozen; linear readers of every attribute, and comparisons with prompts that differ in one.
+5. **further**: the U-Net on, from its shipped weights.
 {notes}
 ## Quality
 
