@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perdure.adapters import attached
+from perdure.adapters import Prompts, attached
 from perdure.base.base import Base
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
@@ -74,12 +74,13 @@ def train(
     )
     named = dict(learner.named_parameters())
     done, spent = 0, 0.0
+    last: dict[str, float] = {}
     if path.exists():
         facts = load_checkpoint(path, parameters=named, optimizer=optimizer)
         done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
+        last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
     _cut_log(folder / LOG, done)
     began = time.monotonic()
-    last: dict[str, float] = {}
     with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
         for step in range(done, settings.steps):
             loss, penalty = _step(base, learner, latents, settings, prior, optimizer, step)
@@ -95,9 +96,14 @@ def train(
                     path,
                     parameters=named,
                     optimizer=optimizer,
-                    facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
+                    facts={
+                        "step": step + 1,
+                        "seconds": spent + time.monotonic() - began,
+                        **last,
+                    },
                 )
         learner.eval()
+        learner.see(_templates(base, learner, settings))
         learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
@@ -136,6 +142,17 @@ def _step(
         )
     optimizer.step()
     return total, float(penalty.detach())
+
+
+@torch.no_grad()
+def _templates(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
+    """Every template filled with each new concept, encoded with the learner's tokens in fp32."""
+    tokens = learner.tokens()
+    prompts = [text.format(f"<{name}>") for name in tokens for text in settings.templates]
+    ids = base.tokens.ids(prompts)
+    with base.tokens.serving(tokens):
+        states = torch.cat([base.states(part).float() for part in ids.split(32)])
+    return base.prompts(ids, states)
 
 
 def _single_losses(

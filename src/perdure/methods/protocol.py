@@ -22,6 +22,8 @@ Shapes = Mapping[str, tuple[int, int]]
 Deltas = dict[str, Tensor]
 """Layer name -> dense `dW` (d_out, d_in), fp32."""
 
+_ENCODED = "encoded/"
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
@@ -30,7 +32,8 @@ class Kept:
     concepts: tuple[str, ...]
     """Names of the task's concepts, without brackets."""
     tensors: Mapping[str, Tensor]
-    """`<layer>/<factor>` -> tensor, e.g. `mid_block.attn2.to_k/A`. Token rows are not in here."""
+    """`<layer>/<factor>` -> tensor, e.g. `mid_block.attn2.to_k/A`; `encoded/<concept>` is not of a
+    layer. Token rows are not in here."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
@@ -39,11 +42,21 @@ class Kept:
         """Layer name -> factor name -> tensor."""
         by_layer: dict[str, dict[str, Tensor]] = {}
         for key, tensor in self.tensors.items():
+            if key.startswith(_ENCODED):
+                continue
             layer, slash, factor = key.rpartition("/")
             if not slash:
                 raise ValueError(f"the kept tensor {key!r} has no layer: name it <layer>/<factor>")
             by_layer.setdefault(layer, {})[factor] = tensor
         return by_layer
+
+    def encoded(self) -> dict[str, Tensor]:
+        """Concept -> mean of its encoded tokens (d,), where the method kept it (`encoded/rex`)."""
+        return {
+            key.removeprefix(_ENCODED): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(_ENCODED)
+        }
 
 
 class Learner(nn.Module):
@@ -88,6 +101,13 @@ class Learner(nn.Module):
         """Called before every pass through the layers, with the prompts they are about to read.
 
         By default a delta acts alike at every position and nothing is noted.
+        """
+
+    def see(self, prompts: Prompts) -> None:
+        """Called once, after the last step and before `look_back`, in evaluation mode.
+
+        ``prompts`` are every training template filled with each new concept, encoded with the
+        trained tokens: states in fp32, without a graph. By default nothing is noted.
         """
 
     def look_back(self, losses: Iterable[Tensor]) -> None:
@@ -255,6 +275,11 @@ def keep_factors(learner: Learner) -> dict[str, Tensor]:
         for layer, delta in learner.layer_deltas().items()
         for factor, tensor in delta.factors().items()
     }
+
+
+def keep_encoded(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `Kept.encoded` reads: concept -> (d,), as `encoded/<concept>`, copied to the CPU."""
+    return {f"{_ENCODED}{name}": e.detach().float().cpu().clone() for name, e in encoded.items()}
 
 
 def sum_low_rank(kept: Sequence[Kept]) -> Deltas:
