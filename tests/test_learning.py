@@ -117,6 +117,33 @@ def test_a_resumed_learn_ends_in_the_same_bits(
     assert (b.task_folder("bo") / "log.jsonl").read_text().count("\n") == FAST["steps"]
 
 
+def test_the_learner_sees_what_the_trained_token_means_in_every_template(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    templates = ("a photo of {}", "{} at the beach")
+    options = {"rank": 2, "shared": 2}
+    pictures = {name: drawings / name for name in ("ada", "bo")}
+    learn(
+        base,
+        tmp_path / "bank",
+        pictures,
+        method="cidm",
+        options=options,
+        templates=templates,
+        **FAST,
+    )
+    bank = Bank.open(tmp_path / "bank")
+    base.tokens.set(bank.rows())
+    for name in pictures:
+        ids = base.tokens.ids([text.format(f"<{name}>") for text in templates])
+        with torch.no_grad():
+            states = base.states(ids)
+        here = (ids == base.tokens.id_of(name)).nonzero().tolist()
+        expected = torch.stack([states[prompt, place] for prompt, place in here]).mean(dim=0)
+        kept = bank.kept()[0][1][f"encoded/{name}"]
+        assert torch.allclose(kept, expected, atol=1e-5)
+
+
 def test_learning_changes_the_drawing_and_nothing_in_the_base(
     base: Base, drawings: Path, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from dataclasses import fields
 from typing import Any
 
 from perdure.methods.c_lora import CLoRA
+from perdure.methods.cidm import CIDM
 from perdure.methods.feature_space import FeatureSpace
 from perdure.methods.lora import LoRA
 from perdure.methods.lora_independent import LoRAIndependent
@@ -13,7 +14,7 @@ from perdure.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (CLoRA, FeatureSpace, LoRA, LoRAIndependent, Stamina, TextualInversion)
+    for method in (CIDM, CLoRA, FeatureSpace, LoRA, LoRAIndependent, Stamina, TextualInversion)
 }
 
 
