@@ -24,6 +24,8 @@ SMALL: dict[str, Any] = {
     "shared": 2,
     "gamma1": 1e-3,
     "gamma2": 1e-3,
+    "width": 8,
+    "heads": 2,
 }
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
@@ -249,6 +251,21 @@ def test_dense_deltas_are_fp32_and_have_the_layers_shapes(name: str) -> None:
         for layer, dW in deltas.items():
             assert (dW.dtype, tuple(dW.shape)) == (torch.float32, SHAPES[layer])
             assert not dW.requires_grad
+
+
+@every_method
+def test_an_independent_method_learns_the_same_whatever_was_learned_before(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    one, other = (start(method, past, "bo", seed=7) for past in ([], kept))
+    alone = same(one.state_dict(), other.state_dict()) and not method.past(kept)
+    if method.independent:
+        assert alone
+        one.see(prompts_of(one.tokens()))
+        other.see(prompts_of(other.tokens()))
+        assert same(method.keep(one), method.keep(other))
+    else:
+        assert not alone
 
 
 @every_method

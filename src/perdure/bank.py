@@ -4,6 +4,7 @@
       bank.json                          format, base, method, tasks; replaced atomically, last
       concepts/rex/concept.safetensors   `token/rex`; a task's factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
+    together.safetensors               what a method trains for all tasks at once; replaced whole
       .learning/                         the workspace of a learn that is under way
       .lock
 
@@ -24,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import safetensors.torch
 from torch import Tensor
 
 from perdure.bank_format import (
@@ -34,6 +36,7 @@ from perdure.bank_format import (
     TaskRecord,
     as_json,
     check_concept_name,
+    check_finite,
     check_new_names,
     check_tensors,
     differences,
@@ -41,6 +44,7 @@ from perdure.bank_format import (
     orphans,
     read_state,
     to_bytes,
+    together_to_bytes,
 )
 from perdure.bank_writing import WriterLock, writing_errors
 from perdure.durable import sync_folder, sync_tree, write_file
@@ -209,6 +213,17 @@ class Bank:
         """Every task's concepts and tensors, in order. Raises as `read`."""
         return [(task.concepts, self._load(task.concepts[0])[0]) for task in self.tasks]
 
+    def together(self) -> dict[str, Tensor]:
+        """What the tasks share, as a `Together` method left it; empty where there is none.
+
+        Raises PerdureError where the file is missing or damaged.
+        """
+        file = self._state.together
+        if file is None:
+            return {}
+        mend = "restore it from a backup; the concepts' own files do not depend on it"
+        return safetensors.torch.load(self._verified(self.path / file.name, file, mend))
+
     def rows(self) -> dict[str, Tensor]:
         """Every concept's token rows (n, d), in order. Raises as `read`."""
         return {concept: self._load(concept)[1] for concept in self.concepts}
@@ -235,17 +250,21 @@ class Bank:
 
     def _load(self, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
         """(factors, token rows, metadata) of one verified file."""
-        path = self.concept_file(concept)
         mend = f"restore it from a backup, or `perdure remove {concept}` and learn it again"
+        file = self._state.files[self._known(concept)]
+        return from_bytes(self._verified(self.concept_file(concept), file, mend), concept)
+
+    def _verified(self, path: Path, file: ConceptFile, mend: str) -> bytes:
+        """A listed file's bytes; PerdureError with the mend where they are not what was written."""
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
             raise PerdureError(f"{path} is missing, though bank.json lists it: {mend}.") from error
         except OSError as error:
             raise PerdureError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
-        if hashlib.sha256(data).hexdigest() != self._state.files[concept].sha256:
+        if hashlib.sha256(data).hexdigest() != file.sha256:
             raise PerdureError(f"{path} is damaged (its checksum is not bank.json's): {mend}.")
-        return from_bytes(data, concept)
+        return data
 
     # Writing
 
@@ -275,6 +294,7 @@ class Bank:
         method: str,
         config: Mapping[str, Any],
         extra_files: Mapping[str, bytes] | Path | None = None,
+        together: Mapping[str, Tensor] | None = None,
     ) -> TaskRecord:
         """Add one task: all of it, or after a crash at any instant nothing.
 
@@ -285,6 +305,7 @@ class Bank:
             facts: steps, seed, seconds, loss ...; JSON values.
             method: must be the bank's, and so must `config`.
             extra_files: relative name -> bytes, or a folder to be copied, for the task's folder.
+            together: what replaces `together()`; None leaves it as it is.
 
         Raises:
             PerdureError: for a name that is taken, another method, a locked bank, a full disk, and
@@ -319,14 +340,39 @@ class Bank:
             os.rename(staged_task, self.path / "tasks" / folder)
             sync_folder(self.path / "concepts")
             sync_folder(self.path / "tasks")
-            self._write_state(replace(self._state, tasks=(*self.tasks, record), files=files))
+            state = self._with_together(together)
+            self._write_state(replace(state, tasks=(*self.tasks, record), files=files))
+            self._sweep()
         return record
 
-    def remove(self, concept: str) -> None:
+    def set_together(self, together: Mapping[str, Tensor]) -> None:
+        """Replace what the tasks share, atomically. Raises PerdureError as `commit`."""
+        with self._writing("learn"):
+            self._write_state(self._with_together(together))
+            self._sweep()
+
+    def _with_together(self, together: Mapping[str, Tensor] | None) -> State:
+        """The state with a new file, put under a new name beside the one that is still listed."""
+        if together is None:
+            return self._state
+        if not together:
+            return replace(self._state, together=None)
+        check_finite(together, "what the tasks share")
+        data, sha256 = together_to_bytes(self._state, together)
+        old = self._state.together
+        name = "together.safetensors" if old is None else old.next_name()
+        staged = self._staging / name
+        write_file(staged, data)
+        os.rename(staged, self.path / name)
+        sync_folder(self.path)
+        return replace(self._state, together=ConceptFile(name=name, sha256=sha256))
+
+    def remove(self, concept: str, *, together: Mapping[str, Tensor] | None = None) -> None:
         """Forget a concept, and its task when it was the last of it; all of it or nothing.
 
         The other concepts of its task keep the task's factors: they move, unchanged, into the next
         one's file. Whether the method can do without them is the method's to say, beforehand.
+        `together` replaces what the tasks share; None leaves it as it is.
 
         Raises:
             PerdureError: for an unknown concept, a locked bank and a full disk.
@@ -349,7 +395,7 @@ class Bank:
                 files[rest[0]] = ConceptFile(name=name, sha256=sha256)
             tasks = [shorter if task is record else task for task in self.tasks]
             kept = tuple(task for task in tasks if task.concepts)
-            self._write_state(replace(self._state, tasks=kept, files=files))
+            self._write_state(replace(self._with_together(together), tasks=kept, files=files))
             self._sweep()
 
     def add_task_file(self, task: TaskRecord | str, name: str, data: bytes) -> Path:

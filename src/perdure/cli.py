@@ -226,17 +226,20 @@ def remove(
 ) -> None:
     """Forget a concept, where the method can do without it."""
     from perdure.bank import Bank
-    from perdure.methods import Kept, build
+    from perdure.methods import Kept, Together, build
 
     opened = Bank.open(bank)
     with opened.lock(verb="remove"):
         opened.metadata(concept)
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in opened.kept()]
+        method, together = build(opened.method, **opened.config), None
+        if isinstance(method, Together):
+            together = method.without(opened.together(), concept)
         try:
-            build(opened.method, **opened.config).check_removable(kept, concept)
+            method.check_removable(kept, concept)
         except ValueError as error:
             raise PerdureError(f"{error}.") from error
-        opened.remove(concept)
+        opened.remove(concept, together=together)
     console.print(f"<{concept}> is gone; {len(opened.concepts)} concepts remain.")
 
 

@@ -13,7 +13,7 @@ from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.errors import PerdureError
-from perdure.methods import Deltas, Kept, build
+from perdure.methods import Deltas, Kept, Together, build
 
 __all__ = ["Painter", "draw", "grid"]
 
@@ -33,6 +33,7 @@ class Painter:
         self.method = build(bank.method, **bank.config)
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
         self.kept = kept[:upto]
+        self.together = bank.together()
         rows = bank.rows()
         self.rows = {name: rows[name] for task in self.kept for name in task.concepts}
 
@@ -111,7 +112,11 @@ class Painter:
         spoken, states = self.base.tokens.check(prompt), None
         if self.method.mixes_by == "prompt":
             states = self.base.states(self.base.tokens.ids([prompt]))[0].float()
-        self.base.fold(self.method.mix(self.kept, sorted(spoken), states))
+        if isinstance(self.method, Together):
+            mixed = self.method.mix_together(self.kept, self.together, sorted(spoken), states)
+        else:
+            mixed = self.method.mix(self.kept, sorted(spoken), states)
+        self.base.fold(mixed)
 
     @torch.no_grad()
     def _added(self, prompts: Sequence[str]) -> Deltas:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import LearnSettings, make_settings
-from perdure.methods import Kept, Method, build
+from perdure.learning.settings import LearnSettings, make_settings, seed_of
+from perdure.learning.together import learn_together
+from perdure.methods import Kept, Method, Together, build
 
 __all__ = ["Task", "build_method", "discard", "interrupted", "learn", "resume"]
 
@@ -42,6 +43,8 @@ class Task:
     """Concept name -> class noun, for measuring alone."""
     fingerprint: str
     """Of the bank when the task began."""
+    apart: bool = False
+    """Leave out what the method trains for the whole bank."""
 
     def save(self, path: Path) -> None:
         """Write the request, atomically."""
@@ -81,6 +84,7 @@ def learn(
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda sentence: None,
     wait: float = 0,
+    apart: bool = False,
     **settings: Any,
 ) -> TaskRecord:
     """Teach the bank the concepts of one task from their pictures.
@@ -95,6 +99,7 @@ def learn(
         report: told the progress after every step.
         note: told sentences for the user (pictures left out, a base that does not fit).
         wait: seconds to wait for another writer.
+        apart: leave out what the method trains for the whole bank: see `learn_many`.
         **settings: fields of `LearnSettings`.
 
     Raises PerdureError for anything that the user can mend; the bank is then what it was.
@@ -120,6 +125,7 @@ def learn(
             digests={name: p.digest for name, p in pictures.items()},
             nouns=dict(nouns or {}),
             fingerprint=bank.fingerprint,
+            apart=apart,
         )
         bank.clear_workspace()
         bank.workspace.mkdir(parents=True, exist_ok=True)
@@ -224,6 +230,8 @@ def _run(
 ) -> TaskRecord:
     """Encode, train and keep; the same from the start and from any checkpoint."""
     settings = task.settings
+    if method.independent:
+        settings = replace(settings, seed=seed_of(settings.seed, list(pictures)))
     base.aim(method.targets)
     latents: dict[str, Latents] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
@@ -264,17 +272,34 @@ def _run(
     _assert_unmoved(base, old_rows)
     facts |= {
         "nouns": dict(task.nouns),
-        "settings": settings.to_json(),
+        "settings": task.settings.to_json(),
         "parameters": _count(learner),
     }
+    tensors = method.keep(learner)
+    rows = {name: row.detach().cpu() for name, row in learner.tokens().items()}
+    logs = {LOG: (bank.workspace / LOG).read_bytes()}
+    together = None
+    if isinstance(method, Together) and not task.apart:
+        together, facts["together"] = learn_together(
+            base,
+            method,
+            [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
+            {**old_rows, **rows},
+            bank.together(),
+            latents,
+            settings,
+            folder=bank.workspace / "together",
+            report=report,
+        )
     record = bank.commit(
         concepts=list(pictures),
-        tensors=method.keep(learner),
-        rows={name: row.detach().cpu() for name, row in learner.tokens().items()},
+        tensors=tensors,
+        rows=rows,
         facts=facts,
         method=method.name,
         config=bank.config,
-        extra_files={LOG: (bank.workspace / LOG).read_bytes()},
+        extra_files=logs,
+        together=together,
     )
     bank.clear_workspace()
     return record

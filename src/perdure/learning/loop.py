@@ -103,7 +103,8 @@ def train(
                     },
                 )
         learner.eval()
-        learner.see(_templates(base, learner, settings))
+        if learner.concepts:
+            learner.see(_templates(base, learner, settings))
         learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 

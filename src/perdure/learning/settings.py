@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from perdure.errors import PerdureError
 
-__all__ = ["LearnSettings", "make_settings"]
+__all__ = ["LearnSettings", "make_settings", "seed_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,15 @@ class LearnSettings:
     def to_json(self) -> dict[str, Any]:
         """Field name -> JSON value; `make_settings(values, {})` makes it again."""
         return asdict(self)
+
+
+def seed_of(seed: int, concepts: Sequence[str]) -> int:
+    """The seed of a task that depends on no other: from the settings' and its concepts' names.
+
+    So the task comes out the same whenever it is learned, and two concepts start differently.
+    """
+    text = json.dumps([seed, sorted(concepts)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:

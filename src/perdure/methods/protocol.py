@@ -152,6 +152,9 @@ class Method(ABC):
     """Which layers train: a key of `Family.targets`."""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
+    independent: ClassVar[bool] = False
+    """Does no task depend on another: do `start` and `past` leave the past alone? Then concepts
+    can be learned in any order, or at once, and the tasks come out the same."""
     needs_moments: ClassVar[bool] = False
     """Does `start` need `moments`? Where not, none are computed and none are passed."""
 

@@ -6,6 +6,7 @@ from typing import Any
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.cidm import CIDM
 from perdure.methods.feature_space import FeatureSpace
+from perdure.methods.fl2t import FL2T
 from perdure.methods.lora import LoRA
 from perdure.methods.lora_independent import LoRAIndependent
 from perdure.methods.protocol import Method
@@ -14,7 +15,16 @@ from perdure.methods.textual_inversion import TextualInversion
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (CIDM, CLoRA, FeatureSpace, LoRA, LoRAIndependent, Stamina, TextualInversion)
+    for method in (
+        CIDM,
+        CLoRA,
+        FL2T,
+        FeatureSpace,
+        LoRA,
+        LoRAIndependent,
+        Stamina,
+        TextualInversion,
+    )
 }
 
 
