@@ -93,6 +93,12 @@ def learn(
         bool, typer.Option("--discard", help="Give up an interrupted learn.")
     ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.")] = 0,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Concepts learned at once, for a method without order.")
+    ] = 1,
+    ray_address: Annotated[
+        str, typer.Option(help="Learn on this Ray cluster (pip install perdure[ray]).")
+    ] = "",
     encoder: EncoderOption = "",
     check: Annotated[
         bool, typer.Option(help="Afterwards draw the earlier concepts again and compare.")
@@ -130,16 +136,51 @@ def learn(
     if resume:
         if given or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
+        if (bank / ".learning" / teaching.MANY).exists():
+            from perdure.learning.many import resume_many
+
+            records = resume_many(
+                base,
+                bank,
+                processes=processes,
+                ray_address=ray_address or None,
+                note=_note,
+                wait=wait,
+            )
+            for record in records:
+                _learned(record.concepts, record.facts)
+            _after(opened, bank, encoder, check)
+            return
         with _bar("resuming") as report:
             record = teaching.resume(opened, bank, report=report, note=_note, wait=wait)
         _learned(record.concepts, record.facts)
         _after(opened, bank, encoder, check)
+    if processes > 1 or ray_address:
+        from perdure.learning.many import learn_many
+
+        records = learn_many(
+            base,
+            bank,
+            {concept: _source(files) for concept, files in tasks},
+            processes=processes,
+            ray_address=ray_address or None,
+            method=method or None,
+            options=_options(option or []),
+            nouns={concept: noun for concept, _ in tasks} if noun else {},
+            note=_note,
+            wait=wait,
+            **given,
+        )
+        for record in records:
+            _learned(record.concepts, record.facts)
+        _after(opened, bank, encoder, check)
+        return
     for concept, files in tasks:
         with _bar(f"<{concept}>") as report:
             record = teaching.learn(
                 opened,
                 bank,
-                {concept: files[0] if len(files) == 1 and files[0].is_dir() else files},
+                {concept: _source(files)},
                 method=method or None,
                 options=_options(option or []),
                 nouns={concept: noun} if noun else {},
@@ -378,6 +419,10 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, li
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
     return [(names[0], list(pictures))]
+
+
+def _source(files: list[Path]) -> Path | list[Path]:
+    return files[0] if len(files) == 1 and files[0].is_dir() else files
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:

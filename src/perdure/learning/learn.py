@@ -23,7 +23,20 @@ from perdure.learning.settings import LearnSettings, make_settings, seed_of
 from perdure.learning.together import learn_together
 from perdure.methods import Kept, Method, Together, build
 
-__all__ = ["Task", "build_method", "discard", "interrupted", "learn", "resume"]
+__all__ = [
+    "MANY",
+    "Task",
+    "bank_for",
+    "build_method",
+    "discard",
+    "interrupted",
+    "learn",
+    "refuse_unfinished",
+    "resume",
+]
+
+MANY = "many.json"
+"""What `learn_many` was asked for; it lies in the workspace until all of it is done."""
 
 _REQUEST = "request.json"
 
@@ -104,11 +117,11 @@ def learn(
 
     Raises PerdureError for anything that the user can mend; the bank is then what it was.
     """
-    bank = _bank(bank, base, method, options)
+    bank = bank_for(bank, base, method, options)
     base_method = build(bank.method, **bank.config)
     chosen = make_settings(base.hints.get("learning", {}), settings)
     with bank.lock(wait, verb="learn"):
-        _refuse_unfinished(bank)
+        refuse_unfinished(bank)
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
@@ -151,6 +164,10 @@ def resume(
     with bank.lock(wait, verb="learn"):
         bank.check_base(base.identity)
         path = bank.workspace / _REQUEST
+        if (bank.workspace / MANY).exists():
+            raise PerdureError(
+                f"Several concepts were learned at once in {bank.path}: go on with `resume_many`."
+            )
         if not path.exists():
             raise PerdureError(
                 f"Nothing was interrupted in {bank.path}: start with `perdure learn`."
@@ -184,9 +201,10 @@ def discard(bank: Bank | Path | str) -> None:
         bank.clear_workspace()
 
 
-def _bank(
+def bank_for(
     bank: Bank | Path | str, base: Base, method: str | None, options: Mapping[str, Any] | None
 ) -> Bank:
+    """The bank to learn into, made where it is missing; `method` and `options` must be its own."""
     if not isinstance(bank, Bank):
         path = Path(bank)
         if not (path / "bank.json").exists():
@@ -204,6 +222,8 @@ def _bank(
 
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
+    if (many := bank.workspace / MANY).exists():
+        return tuple(json.loads(many.read_text())["sources"])
     path = bank.workspace / _REQUEST
     if not path.exists():
         return ()
@@ -211,7 +231,8 @@ def interrupted(bank: Bank) -> tuple[str, ...]:
     return () if set(names) <= set(bank.concepts) else names
 
 
-def _refuse_unfinished(bank: Bank) -> None:
+def refuse_unfinished(bank: Bank) -> None:
+    """PerdureError where a learn was cut short in this bank."""
     if names := ", ".join(f"<{name}>" for name in interrupted(bank)):
         raise PerdureError(
             f"A learn of {names} was interrupted in {bank.path}: go on with "

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from perdure.learning.latents import cache
 from perdure.learning.learn import (
     MANY,
     bank_for,
+    interrupted,
     learn,
-    named,
     refuse_unfinished,
     resume,
 )
@@ -31,7 +32,7 @@ from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import make_settings, seed_of
 from perdure.learning.together import learn_together
-from perdure.methods import Kept, Method, Together, build
+from perdure.methods import Kept, Together, build
 
 __all__ = ["learn_many", "resume_many"]
 
@@ -104,7 +105,11 @@ def learn_many(
         raise PerdureError(f"processes is {processes!r}, but must be a whole number of at least 1.")
     opened = _open(base)
     known = bank_for(Path(bank), opened, method, options)
-    _check_independent(known)
+    if not build(known.method, **known.config).independent:
+        raise PerdureError(
+            f"{known.method} learns every task on top of the ones before, so not several at once: "
+            "leave --processes out, or take a method whose tasks are independent."
+        )
     make_settings(opened.hints.get("learning", {}), settings)
     with known.lock(wait, verb="learn"):
         refuse_unfinished(known)
@@ -196,15 +201,14 @@ def learn_alone(job: Job) -> list[str]:
     if job.concept in bank.concepts:
         return notes
     base = _open(job.base)
-    if named(bank):
+    if interrupted(bank):
         resume(base, bank, note=notes.append)
     else:
-        source = job.source[0] if len(job.source) == 1 else list(job.source)
         nouns = {job.concept: job.noun} if job.noun else {}
         learn(
             base,
             bank,
-            {job.concept: source},
+            {job.concept: _source(job.source)},
             nouns=nouns,
             note=notes.append,
             apart=True,
@@ -215,7 +219,7 @@ def learn_alone(job: Job) -> list[str]:
 
 def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[str]]]:
     """The jobs as they are done, in their own order, each in a fresh process."""
-    pool = ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _leave_with_parent)
     try:
         futures = [pool.submit(learn_alone, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
@@ -281,8 +285,33 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
         bank.rows(),
         bank.together(),
         latents,
-        replace_seed(settings, list(request.sources)),
+        replace(settings, seed=seed_of(settings.seed, list(request.sources))),
         folder=bank.workspace / "together",
     )
     if together is not None:
         bank.set_together(together)
+
+
+def _open(base: str | Path | Opener) -> Base:
+    return base() if callable(base) else Base.open(base)
+
+
+def _files(source: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
+    several = [source] if isinstance(source, str | Path) else source
+    return tuple(str(Path(file).resolve()) for file in several)
+
+
+def _source(files: Sequence[str]) -> str | list[str]:
+    return files[0] if len(files) == 1 else list(files)
+
+
+def _leave_with_parent() -> None:
+    """A process whose parent was killed ends itself; what it wrote can be gone on with."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
