@@ -193,7 +193,13 @@ def test_what_is_seen_of_a_concept_is_kept() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("gamma1", -1), ("gamma2", math.nan), ("shared", 0), ("aggregation", "both")],
+    [
+        ("gamma1", -1),
+        ("gamma2", math.nan),
+        ("shared", 0),
+        ("aggregation", "both"),
+        ("layerwise_tokens", 1),
+    ],
 )
 def test_an_option_that_does_not_fit_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ValueError, match=f"cidm: {option} is {value!r}"):

@@ -122,7 +122,7 @@ def test_the_learner_sees_what_the_trained_token_means_in_every_template(
     base: Base, drawings: Path, tmp_path: Path
 ) -> None:
     templates = ("a photo of {}", "{} at the beach")
-    options = {"rank": 2, "shared": 2}
+    options = {"rank": 2, "shared": 2, "layerwise_tokens": False}
     pictures = {name: drawings / name for name in ("ada", "bo")}
     learn(
         base,

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
+from perdure.base.layerwise import layer_states, reading, typical
 from perdure.errors import PerdureError
 from perdure.methods import Deltas, Kept, Together, build
 
@@ -83,10 +85,12 @@ class Painter:
                 for start in range(0, len(places), batch_size):
                     batch = places[start : start + batch_size]
                     added = self._added([prompts[i] for i in batch])
+                    by_layer = self._states([prompts[i] for i in batch])
                     with (
                         torch.no_grad(),
                         self.base.autocast(),
                         adding(self.base.layers, added),
+                        reading(self.base, by_layer),
                     ):
                         out = self.base.pipeline(
                             [prompts[i] for i in batch],
@@ -111,12 +115,17 @@ class Painter:
     def _fold_for(self, prompt: str) -> None:
         spoken, states = self.base.tokens.check(prompt), None
         if self.method.mixes_by == "prompt":
-            states = self.base.states(self.base.tokens.ids([prompt]))[0].float()
+            states = typical(self._states([prompt]))[0].float()
         if isinstance(self.method, Together):
             mixed = self.method.mix_together(self.kept, self.together, sorted(spoken), states)
         else:
             mixed = self.method.mix(self.kept, sorted(spoken), states)
         self.base.fold(mixed)
+
+    @torch.no_grad()
+    def _states(self, prompts: Sequence[str]) -> Tensor:
+        """What every cross-attention reads (L, N, P, d), once a prompt; L is 1 where all agree."""
+        return layer_states(self.base, self.base.tokens.ids(prompts), self.rows)
 
     @torch.no_grad()
     def _added(self, prompts: Sequence[str]) -> Deltas:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
+from perdure.base.layerwise import cross_attentions
 from perdure.errors import PerdureError
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
@@ -269,6 +270,9 @@ def _run(
     kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
     old_rows = bank.rows()
     new_rows = {name: base.tokens.random_row(generator) for name in pictures}
+    if method.layerwise:
+        layers = len(cross_attentions(base))
+        new_rows = {name: row.repeat(layers, 1) for name, row in new_rows.items()}
     base.tokens.set({})
     prior = _prior(base, settings) if settings.prior else None
     base.tokens.set({**old_rows, **new_rows})

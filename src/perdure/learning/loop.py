@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from perdure.adapters import Prompts, attached
 from perdure.base.base import Base
+from perdure.base.layerwise import layer_states, reading, typical
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
 from perdure.learning.latents import Latents
@@ -152,7 +153,8 @@ def _templates(base: Base, learner: Learner, settings: LearnSettings) -> Prompts
     prompts = [text.format(f"<{name}>") for name in tokens for text in settings.templates]
     ids = base.tokens.ids(prompts)
     with base.tokens.serving(tokens):
-        states = torch.cat([base.states(part).float() for part in ids.split(32)])
+        parts = [typical(layer_states(base, part, tokens)).float() for part in ids.split(32)]
+        states = torch.cat(parts)
     return base.prompts(ids, states)
 
 
@@ -195,10 +197,12 @@ def _loss(
     places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
     t = (places * base.objective.steps).long()
     with base.autocast():
-        states = base.states(ids)
+        by_layer = layer_states(base, ids, learner.tokens())
+        states = typical(by_layer)
         learner.read(base.prompts(ids, states))
         noised = base.objective.noised(x, noise, t)
-        said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
+        with reading(base, by_layer):
+            said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
     return F.mse_loss(said.float(), base.objective.target(x, noise, t))
 
 

@@ -189,6 +189,8 @@ class CIDM(Method):
         something to say."""
         orthogonality: Form = "paper"
         """R1 as the sum over entries, layers and tasks (`paper`) or as their mean (`code`)."""
+        layerwise_tokens: bool = True
+        """One row of the token for every cross-attention layer [paper], or one for all."""
         aggregation: Form = "code"
         """`paper`: inner products, `m^2 / ||m||`. `code`: cosines, their 4th power made to sum to
         one, times 0.8."""
@@ -200,8 +202,17 @@ class CIDM(Method):
                 check_number("cidm", option, getattr(self, option), 0)
             for option in ("orthogonality", "aggregation"):
                 check_form("cidm", option, getattr(self, option), get_args(Form))
+            if not isinstance(self.layerwise_tokens, bool):
+                raise ValueError(
+                    f"cidm: layerwise_tokens is {self.layerwise_tokens!r}, but must be true or "
+                    "false"
+                )
 
     config: Config
+
+    def __init__(self, config: Method.Config | None = None) -> None:
+        super().__init__(config)
+        self.layerwise = self.config.layerwise_tokens
 
     def start(
         self,

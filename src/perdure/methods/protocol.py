@@ -155,6 +155,8 @@ class Method(ABC):
     independent: ClassVar[bool] = False
     """Does no task depend on another: do `start` and `past` leave the past alone? Then concepts
     can be learned in any order, or at once, and the tasks come out the same."""
+    layerwise: bool = False
+    """Has a concept's token a row for every cross-attention layer? Then `rows` are (L, d)."""
     needs_moments: ClassVar[bool] = False
     """Does `start` need `moments`? Where not, none are computed and none are passed."""
 
