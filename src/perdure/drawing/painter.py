@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,11 @@ class Painter:
                 for start in range(0, len(places), batch_size):
                     batch = places[start : start + batch_size]
                     added = self._added([prompts[i] for i in batch])
-                    by_layer = self._states([prompts[i] for i in batch])
                     with (
                         torch.no_grad(),
                         self.base.autocast(),
                         adding(self.base.layers, added),
-                        reading(self.base, by_layer),
+                        self._reading([prompts[i] for i in batch]),
                     ):
                         out = self.base.pipeline(
                             [prompts[i] for i in batch],
@@ -126,6 +126,12 @@ class Painter:
     def _states(self, prompts: Sequence[str]) -> Tensor:
         """What every cross-attention reads (L, N, P, d), once a prompt; L is 1 where all agree."""
         return layer_states(self.base, self.base.tokens.ids(prompts), self.rows)
+
+    def _reading(self, prompts: Sequence[str]) -> AbstractContextManager[None]:
+        """A block in which each layer reads these prompts its own way, where tokens ask for it."""
+        if not self.method.layerwise:
+            return nullcontext()
+        return reading(self.base, self._states(prompts))
 
     @torch.no_grad()
     def _added(self, prompts: Sequence[str]) -> Deltas:

@@ -23,6 +23,7 @@ from perdure.learning.latents import cache
 from perdure.learning.learn import (
     MANY,
     bank_for,
+    build_method,
     interrupted,
     learn,
     refuse_unfinished,
@@ -104,13 +105,15 @@ def learn_many(
     if not isinstance(processes, int) or processes < 1:
         raise PerdureError(f"processes is {processes!r}, but must be a whole number of at least 1.")
     opened = _open(base)
-    known = bank_for(Path(bank), opened, method, options)
-    if not build(known.method, **known.config).independent:
+    there = (Path(bank) / "bank.json").exists()
+    name = method or (Bank.open(bank).method if there else "c-lora")
+    if not build_method(name, opened).independent:
         raise PerdureError(
-            f"{known.method} learns every task on top of the ones before, so not several at once: "
+            f"{name} learns every task on top of the ones before, so not several at once: "
             "leave --processes out, or take a method whose tasks are independent."
         )
     make_settings(opened.hints.get("learning", {}), settings)
+    known = bank_for(Path(bank), opened, method, options)
     with known.lock(wait, verb="learn"):
         refuse_unfinished(known)
         known.check_base(opened.identity)
