@@ -202,3 +202,41 @@ def test_a_concept_is_encoded_as_the_mean_of_the_states_at_its_tokens() -> None:
     assert encoded["rex"].tolist() == [6.0, 7.0]  # of [2, 3] and [10, 11]
     assert encoded["ada"].tolist() == [6.0, 7.0]
     assert list(encoded) == ["rex", "ada"]
+
+
+CONVOLUTIONS = {
+    "plain": {"kernel_size": 3, "padding": 1},
+    "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
+    "spread": {"kernel_size": 3, "dilation": 2},
+    "pointwise": {"kernel_size": 1, "bias": False},
+    "grouped": {"kernel_size": 3, "groups": 2},
+}
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_convolution_is_attached_and_folded_alike(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, **CONVOLUTIONS[kind]).requires_grad_(False)
+    delta = FullRank(6, layer.weight[0].numel())
+    nn.init.normal_(delta.dW, generator=generator(1))
+    x = torch.randn(2, 4, 9, 9, generator=generator(2))
+    untouched = layer(x)
+    with attached({"c": layer}, {"c": delta}):
+        adapted = layer(x)
+        adapted.square().sum().backward()
+    assert delta.dW.grad is not None and float(delta.dW.grad.norm()) > 0
+    pristine = {"c": layer.weight.clone()}
+    fold_into({"c": layer}, pristine, {"c": delta.dense()})
+    assert relative(layer(x), adapted) < 1e-6
+    assert relative(adapted, untouched) > 0.1
+    fold_into({"c": layer}, pristine, {})
+    assert torch.equal(layer(x), untouched)
+
+
+def test_full_rank_continues_from_a_copy_and_refuses_another_shape() -> None:
+    dW = torch.ones(2, 3)
+    delta = FullRank(2, 3).continue_from(dW)
+    dW.add_(1)
+    assert torch.equal(delta.dense(), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"\(3, 2\).*\(2, 3\): continue with the same layers"):
+        delta.continue_from(torch.ones(3, 2))

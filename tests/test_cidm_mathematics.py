@@ -36,7 +36,7 @@ PAST = [
 
 def learner(past: Sequence[Kept] = PAST, **config: object) -> CIDMLearner:
     method = build("cidm", **{"rank": 1, "shared": 1, **config})
-    made = method.start(SHAPES, past, {}, torch.Generator().manual_seed(0))
+    made = method.start(SHAPES, past, {"bo": torch.ones(3)}, torch.Generator().manual_seed(0))
     assert isinstance(made, CIDMLearner)
     with torch.no_grad():
         for delta, A in zip(
@@ -124,7 +124,9 @@ def test_the_first_task_of_a_rank_within_the_shared_rows_has_no_penalty() -> Non
     for _ in range(3):
         made.begin_step(torch.Generator())
     assert made.penalty().item() == pytest.approx(0.0, abs=1e-9)
-    fresh = build("cidm", rank=1, shared=1).start(SHAPES, [], {}, torch.Generator())
+    fresh = build("cidm", rank=1, shared=1).start(
+        SHAPES, [], {"bo": torch.ones(3)}, torch.Generator()
+    )
     fresh.begin_step(torch.Generator())  # A is zero: nothing to lean on, and W_* stays
     assert isinstance(fresh, CIDMLearner)
     for shared in fresh.shared:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from perdure import cli
+from perdure.methods import METHODS
 
 
 @pytest.fixture
@@ -64,8 +65,9 @@ def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
     assert "ada" in page
     matrix = json.loads((tmp_path / "bank" / "evaluation" / "matrix.json").read_text())
     assert "identity" in matrix["scores"]
-    status, _, error = perdure("export", "folded", "--base", tiny)
+    status, out, error = perdure("export", "folded", "--base", tiny)
     assert status == 0, error
+    assert "largest difference" in out
     assert (tmp_path / "folded" / "model_index.json").exists()
     status, out, _ = perdure("remove", "ada")
     assert status == 0
@@ -133,6 +135,38 @@ def test_smallworld_writes_pictures_that_learn_reads(perdure, tmp_path: Path) ->
     status, out, _ = perdure("smallworld", "photos", "--identity", 2000001, "--count", 3)
     assert status == 0
     assert len(list((tmp_path / "photos").glob("*.png"))) == 3
+
+
+def test_methods_are_listed_with_a_line_their_paper_and_their_options(perdure) -> None:
+    status, out, _ = perdure("methods")
+    assert status == 0
+    for name, method in METHODS.items():
+        assert f"\n{name}\n  {method.title}\n  {method.paper}\n" in f"\n{out}"
+        assert len(method.title) < 100 and ": " in method.title
+    assert "replay=8" in out and "penalty=1000000.0" in out
+
+
+def test_joint_learns_all_folders_in_one_task_and_no_more(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    common = ("--base", tiny, "--steps", 2)
+    folders = (drawings / "ada", drawings / "bo")
+    status, out, error = perdure("learn", *folders, "--method", "joint", *common)
+    assert status == 0, error
+    assert "learned <ada>, <bo>" in out
+    cases = [
+        (("learn", drawings / "cy", *common), "joint cannot start"),
+        (("remove", "ada"), "cannot be removed alone"),
+        (("learn", *folders, *common, "--name=x", "--name=x", "--bank=b"), "named x"),
+        (
+            ("learn", drawings / "cy", *common, "--bank=c", "--method=ewc", "--option=penalty=x"),
+            "ewc: penalty is 'x'",
+        ),
+    ]
+    for arguments, word in cases:
+        status, out, error = perdure(*arguments)
+        assert status == 2, (arguments, out, error)
+        assert word in error and len(error.strip().splitlines()) == 1, error
 
 
 def test_methods_and_help_need_no_torch() -> None:

@@ -51,7 +51,7 @@ def contents(path: Path) -> dict[str, bytes]:
     return tensors | {f"{name}/row": row.numpy().tobytes() for name, row in bank.rows().items()}
 
 
-@pytest.mark.parametrize("method", ["fl2t", "textual-inversion"])
+@pytest.mark.parametrize("method", ["custom-diffusion-merged", "fl2t", "textual-inversion"])
 def test_one_by_one_in_another_order_and_at_once_give_the_same_tasks_to_the_bit(
     method: str, opener: Any, drawings: Path, tmp_path: Path
 ) -> None:
@@ -127,9 +127,18 @@ def test_a_concept_that_cannot_be_learned_leaves_the_ones_before_it(
 def test_a_method_whose_tasks_build_on_one_another_is_refused(
     opener: Any, drawings: Path, tmp_path: Path
 ) -> None:
-    assert {name for name in METHODS if METHODS[name].independent} >= {*OPTIONS}
+    assert {name for name in METHODS if METHODS[name].independent} == {
+        "custom-diffusion-merged",
+        "fl2t",
+        "gated",
+        "lora-independent",
+        "lora-merged",
+        "textual-inversion",
+    }
     with pytest.raises(PerdureError, match="c-lora learns every task on top"):
         learn_many(opener, tmp_path / "bank", {"ada": drawings / "ada"}, method="c-lora", **FAST)
+    with pytest.raises(PerdureError, match="joint learns all concepts in one task"):
+        learn_many(opener, tmp_path / "bank", {"ada": drawings / "ada"}, method="joint", **FAST)
     with pytest.raises(PerdureError, match="processes is 0"):
         learn_many(opener, tmp_path / "bank", {"ada": drawings / "ada"}, processes=0)
 

@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from perdure.adapters import Prompts, attached, fold_into
+from perdure.adapters import Prompts, adding, attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
+from perdure.methods.cidm import SCALE
+from perdure.methods.protocol import SHARED
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
 SMALL: dict[str, Any] = {
@@ -21,6 +23,7 @@ SMALL: dict[str, Any] = {
     "penalty": 10.0,
     "mask_rank": 2,
     "hidden": 4,
+    "replay": 2,
     "shared": 2,
     "gamma1": 1e-3,
     "gamma2": 1e-3,
@@ -28,12 +31,28 @@ SMALL: dict[str, Any] = {
     "heads": 2,
 }
 
-every_method = pytest.mark.parametrize("name", sorted(METHODS))
-by_prompt = [name for name in METHODS if METHODS[name].mixes_by == "prompt"]
-methods_that_mix_by_prompt = pytest.mark.parametrize("name", sorted(by_prompt))
-other_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - set(by_prompt)))
+
+def with_option(option: str) -> list[str]:
+    """Methods that have the option."""
+    return [n for n in sorted(METHODS) if option in {f.name for f in fields(METHODS[n].Config)}]
+
+
+SEQUENTIAL = ["custom-diffusion", "dreambooth", "ewc", "generative-replay", "lora"]
+INDEPENDENT = [name for name in sorted(METHODS) if METHODS[name].independent]
+BY_PROMPT = [name for name in sorted(METHODS) if METHODS[name].mixes_by == "prompt"]
+SHARE = {"cidm": SCALE}
+"""Of a single task in what is drawn, where that is not all of it."""
 CARRIES_THE_PAST = {"cidm"}  # its page says what a step carries of every task, and why it must
-low_rank_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
+
+every_method = pytest.mark.parametrize("name", sorted(METHODS))
+continual_methods = pytest.mark.parametrize(
+    "name", [name for name in sorted(METHODS) if not METHODS[name].all_at_once]
+)
+low_rank_methods = pytest.mark.parametrize("name", with_option("rank"))
+weight_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
+sequential_methods = pytest.mark.parametrize("name", SEQUENTIAL)
+independent_methods = pytest.mark.parametrize("name", INDEPENDENT)
+methods_that_mix_by_prompt = pytest.mark.parametrize("name", BY_PROMPT)
 
 
 def small(name: str) -> Method:
@@ -59,6 +78,33 @@ class Toy:
         return torch.cat([layer(row) for layer in self.layers.values()], dim=-1)
 
 
+def prompts_of(*spoken: tuple[str, Tensor]) -> Prompts:
+    """For each concept a prompt of three positions: its token, the end, the padding."""
+    states = torch.stack([row.expand(3, -1) for _, row in spoken])
+    said = tuple(((name, 0),) for name, _ in spoken)
+    return Prompts(states=states, spoken=said, ends=(1,) * len(spoken))
+
+
+def own_prompts(learner: Learner) -> Prompts:
+    """A prompt for each of the learner's concepts, by its present row."""
+    return prompts_of(*((name, row.detach()) for name, row in learner.tokens().items()))
+
+
+def mixed_as_trained(method: Method, kept: Sequence[Kept], prompts: Prompts) -> dict[str, Tensor]:
+    """The mixture for the first prompt's states and all concepts, without a method's own share."""
+    spoken = [name for said in prompts.spoken for name, _ in said]
+    mixed = method.mix(kept, spoken, prompts.states[0])
+    return {layer: dW / SHARE.get(method.name, 1) for layer, dW in mixed.items()}
+
+
+def painted(toy: Toy, method: Method, kept: Sequence[Kept], concept: str, row: Tensor) -> Tensor:
+    """What the layers say to a prompt of the concept, drawn from what is kept."""
+    prompts = prompts_of((concept, row))
+    toy.fold(mixed_as_trained(method, kept, prompts))
+    with adding(toy.layers, method.added(kept, prompts)), torch.no_grad():
+        return toy(prompts.states)[0, 0]
+
+
 def moments_for(method: Method) -> Tensor | None:
     """C of forty features, for a method that needs it."""
     c = torch.randn(40, 5, generator=torch.Generator().manual_seed(11))
@@ -71,18 +117,12 @@ def start(method: Method, past: Sequence[Kept], *concepts: str, seed: int = 0) -
     return method.start(SHAPES, past, rows, generator, moments=moments_for(method))
 
 
-def prompts_of(rows: Mapping[str, Tensor]) -> Prompts:
-    """A prompt a concept: begin, its token, end, as the text encoder's states."""
-    ends = torch.randn(2, 5, generator=torch.Generator().manual_seed(12))
-    states = [torch.stack([ends[0], row.detach().view(5), ends[1]]) for row in rows.values()]
-    return Prompts(torch.stack(states), tuple(((c, 1),) for c in rows), (2,) * len(rows))
-
-
 def mix(method: Method, kept: Sequence[Kept], spoken: Sequence[str]) -> dict[str, Tensor]:
     """The mixture for a prompt that speaks of these concepts."""
     if method.mixes_by != "prompt":
         return method.mix(kept, spoken)
-    seeds = [int.from_bytes(concept.encode()[:4], "big") for concept in spoken or [""]]
+    words = sorted(set(spoken)) or [""]
+    seeds = [int.from_bytes(concept.encode()[:4], "big") for concept in words]
     states = [torch.randn(5, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
     return method.mix(kept, spoken, torch.stack(states))
 
@@ -93,7 +133,9 @@ def loss_of(toy: Toy, learner: Learner) -> Tensor:
     for concept, row in learner.tokens().items():
         seed = int.from_bytes(concept.encode()[:4], "big")
         wanted = torch.randn(10, generator=torch.Generator().manual_seed(seed))
-        total = total + (toy(row) - wanted).square().mean()
+        prompts = prompts_of((concept, row))
+        learner.read(prompts)
+        total = total + (toy(prompts.states) - wanted).square().mean()
     return total
 
 
@@ -112,12 +154,16 @@ def learn(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    learner.eval()
-    learner.see(prompts_of(learner.tokens()))
+        learner.eval()
+        learner.see(own_prompts(learner))
+        learner.look_back(loss_of(toy, learner) for _ in range(2))
     return toy, learner, Kept(concepts, method.keep(learner)), losses
 
 
 def learn_all(method: Method, *concepts: str) -> list[Kept]:
+    """One task a concept, or one for all where the method learns all at once."""
+    if method.all_at_once:
+        return [learn(method, [], *concepts)[2]]
     kept: list[Kept] = []
     for concept in concepts:
         kept.append(learn(method, kept, concept)[2])
@@ -136,7 +182,7 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@every_method
+@continual_methods
 def test_two_tasks_are_learned(name: str) -> None:
     method = small(name)
     kept: list[Kept] = []
@@ -147,7 +193,7 @@ def test_two_tasks_are_learned(name: str) -> None:
         kept.append(task)
 
 
-@every_method
+@continual_methods
 def test_the_past_is_unchanged_by_what_is_learned_later(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -176,7 +222,7 @@ def test_what_is_kept_is_a_copy_on_the_cpu_and_cannot_be_replaced(name: str) -> 
 @every_method
 def test_what_is_kept_belongs_to_the_target_layers(name: str) -> None:
     kept = learn_all(small(name), "rex")
-    assert set(kept[0].factors()) <= set(SHAPES)
+    assert set(kept[0].factors()) <= {*SHAPES, SHARED}
     assert all(tensor.device.type == "cpu" for tensor in kept[0].tensors.values())
 
 
@@ -205,16 +251,19 @@ def test_the_order_of_the_tasks_does_not_change_what_a_prompt_is_drawn_with(name
         assert all(torch.allclose(one[k], other[k], atol=1e-6) for k in SHAPES)
 
 
-@other_methods
+@every_method
 def test_drawing_the_new_concept_from_the_bank_equals_the_model_that_was_trained(name: str) -> None:
     method = small(name)
-    kept = learn_all(method, "rex", "ada")
+    # A mean of three is none of the three, nor is a weighted sum.
+    alone = method.all_at_once or name in {"lora-merged", *BY_PROMPT}
+    kept = [] if alone else learn_all(method, "rex", "ada")
     toy, learner, task, _ = learn(method, kept, "bo")
     row = learner.tokens()["bo"].detach()
+    prompts = prompts_of(("bo", row))
+    learner.read(prompts)
     with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
-        trained = toy(row)
-    toy.fold(method.mix([*kept, task], ["bo"]))
-    drawn = toy(row)
+        trained = toy(prompts.states)[0, 0]
+    drawn = painted(toy, method, [*kept, task], "bo", row)
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 
 
@@ -244,6 +293,16 @@ def test_only_a_method_that_does_not_mix_by_the_bank_looks_at_what_is_spoken(nam
 
 
 @every_method
+def test_only_a_method_that_adds_to_prompts_adds_something(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    prompts = prompts_of(("rex", torch.randn(5)), ("ada", torch.randn(5)))
+    added = method.added(kept, prompts)
+    assert bool(added) is method.adds_to_prompts
+    assert all(dW.shape == (2, 3, SHAPES[layer][0]) for layer, dW in added.items())
+
+
+@every_method
 def test_dense_deltas_are_fp32_and_have_the_layers_shapes(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -253,7 +312,7 @@ def test_dense_deltas_are_fp32_and_have_the_layers_shapes(name: str) -> None:
             assert not dW.requires_grad
 
 
-@every_method
+@continual_methods
 def test_an_independent_method_learns_the_same_whatever_was_learned_before(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -261,8 +320,8 @@ def test_an_independent_method_learns_the_same_whatever_was_learned_before(name:
     alone = same(one.state_dict(), other.state_dict()) and not method.past(kept)
     if method.independent:
         assert alone
-        one.see(prompts_of(one.tokens()))
-        other.see(prompts_of(other.tokens()))
+        one.see(own_prompts(one))
+        other.see(own_prompts(other))
         assert same(method.keep(one), method.keep(other))
     else:
         assert not alone
@@ -304,7 +363,7 @@ def test_tokens_start_at_the_rows_given_and_training_leaves_those_alone(name: st
     assert torch.equal(row, given)
 
 
-@every_method
+@continual_methods
 def test_the_penalty_is_an_fp32_number_and_the_norm_is_that_of_the_dense_deltas(name: str) -> None:
     method = small(name)
     _, learner, _, _ = learn(method, learn_all(method, "rex"), "ada")
@@ -314,7 +373,7 @@ def test_the_penalty_is_an_fp32_number_and_the_norm_is_that_of_the_dense_deltas(
     assert learner.norm() == pytest.approx(expected, rel=1e-6)
 
 
-@every_method
+@continual_methods
 def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str) -> None:
     method = small(name)
     _, _, task, _ = learn(method, [], "rex", steps=2)
@@ -344,7 +403,7 @@ def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str
     assert two[0]
 
 
-@every_method
+@continual_methods
 def test_taking_out_the_last_task_gives_the_bank_before_it(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
@@ -406,7 +465,7 @@ def test_a_rank_that_is_no_whole_number_above_zero_is_refused(name: str, rank: o
         build(name, rank=rank)
 
 
-@pytest.mark.parametrize("name", ["c-lora", "feature-space", "stamina"])
+@pytest.mark.parametrize("name", with_option("penalty"))
 @pytest.mark.parametrize("penalty", [-1.0, float("nan"), float("inf"), "1e8", True, None])
 def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(
     name: str, penalty: object
@@ -415,8 +474,16 @@ def test_a_penalty_that_is_no_finite_number_from_zero_is_refused(
         build(name, penalty=penalty)
 
 
-@low_rank_methods
-def test_low_rank_methods_refuse_to_start_without_layers(name: str) -> None:
+@pytest.mark.parametrize("replay", [0, 2.5, "8", True, None])
+def test_a_number_of_replayed_pictures_that_is_no_whole_number_above_zero_is_refused(
+    replay: object,
+) -> None:
+    with pytest.raises(ValueError, match="generative-replay: replay is"):
+        build("generative-replay", replay=replay)
+
+
+@weight_methods
+def test_methods_that_train_weights_refuse_to_start_without_layers(name: str) -> None:
     method = build(name)
     with pytest.raises(ValueError, match="no target layer"):
         method.start({}, [], {"rex": torch.ones(5)}, torch.Generator(), moments=moments_for(method))
@@ -441,21 +508,80 @@ def test_sequential_lora_continues_the_last_adapter_and_mixes_it_alone() -> None
     assert not torch.equal(kept[0].tensors["keys/A"], kept[1].tensors["keys/A"])
 
 
-def test_sequential_lora_refuses_an_adapter_of_other_layers_or_another_rank() -> None:
+def test_sequential_lora_refuses_an_adapter_of_another_rank() -> None:
     kept = learn_all(small("lora"), "rex")
     with pytest.raises(ValueError, match=r"\(6, 2\).*\(6, 3\)"):
         start(build("lora", rank=3), kept, "ada")
+
+
+@sequential_methods
+def test_a_sequential_method_goes_on_from_the_last_task_and_mixes_it_alone(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    learner = start(method, kept, "bo", seed=99)
+    assert method.past(kept) == {}
+    for layer, delta in learner.layer_deltas().items():
+        assert torch.equal(delta.dense(), method.mix(kept, ["rex"])[layer])
+    assert same(method.mix(kept, ["rex"]), method.mix(kept[1:], ["ada"]))
+    assert not same(method.mix(kept, []), method.mix(kept[:1], []))
+    assert learner.penalty().item() == 0.0
+
+
+@sequential_methods
+def test_a_sequential_method_refuses_the_deltas_of_other_layers(name: str) -> None:
+    kept = learn_all(small(name), "rex")
     with pytest.raises(ValueError, match="layer 'keys' that is no target"):
         shapes = {"down.0.attn2.to_k": (6, 5)}
-        small("lora").start(shapes, kept, {}, torch.Generator())
+        small(name).start(shapes, kept, {}, torch.Generator())
+    with pytest.raises(ValueError, match="continue with the same layers"):
+        shapes = {"down.0.attn2.to_k": (6, 5), "keys": (4, 6)}
+        small(name).start(shapes, kept, {}, torch.Generator())
 
 
-def test_sequential_lora_lets_only_the_last_task_go() -> None:
-    method = small("lora")
+@sequential_methods
+def test_a_sequential_method_lets_only_the_last_task_go(name: str) -> None:
+    method = small(name)
     kept = learn_all(method, "rex", "ada")
     method.check_removable(kept, "ada")
     with pytest.raises(ValueError, match="<rex> cannot be removed.*only the last task.*<ada>"):
         method.check_removable(kept, "rex")
+
+
+@independent_methods
+def test_an_independent_method_learns_in_any_order_and_lets_any_task_go(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    assert method.past(kept) == {}
+    _, _, second, _ = learn(method, kept, "bo")
+    _, _, again, _ = learn(method, [kept[1], kept[0]], "bo")
+    assert same(second.tensors, again.tensors)
+    for concept in ("rex", "ada"):
+        method.check_removable(kept, concept)
+
+
+@every_method
+def test_a_prompt_of_several_concepts_is_drawn_whatever_their_order(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada", "bo")
+    both = mix(method, kept, ["rex", "bo"])
+    assert same(both, mix(method, kept, ["bo", "rex"]))
+    assert same(both, mix(method, kept, ["bo", "rex", "bo"]))
+    for dW in both.values():
+        assert torch.isfinite(dW).all()
+
+
+@every_method
+def test_a_task_of_two_concepts_draws_both_as_it_was_trained(name: str) -> None:
+    method = small(name)
+    toy, learner, task, _ = learn(method, [], "rex", "ada")
+    prompts = own_prompts(learner)
+    learner.read(prompts)
+    with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
+        trained = toy(prompts.states)
+    toy.fold(mixed_as_trained(method, [task], prompts))
+    with adding(toy.layers, method.added([task], prompts)), torch.no_grad():
+        drawn = toy(prompts.states)
+    assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 
 
 def test_independent_lora_adds_the_spoken_concepts_alone_and_each_task_once() -> None:
@@ -483,7 +609,7 @@ def test_textual_inversion_trains_tokens_alone() -> None:
         method.start(SHAPES, [], {}, torch.Generator())
 
 
-@low_rank_methods
+@weight_methods
 def test_one_of_two_concepts_of_a_task_cannot_be_removed_alone(name: str) -> None:
     method = small(name)
     kept = [learn(method, [], "rex", "ada")[2]]

@@ -74,6 +74,7 @@ def learn(
     lr: Annotated[float | None, typer.Option(help="Learning rate of the deltas.")] = None,
     token_lr: Annotated[float | None, typer.Option(help="Learning rate of the token.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on the deltas.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant or cosine, to zero.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     template: Annotated[
         list[str] | None, typer.Option("--template", help="Training prompt; {} is the token.")
@@ -104,7 +105,7 @@ def learn(
         bool, typer.Option(help="Afterwards draw the earlier concepts again and compare.")
     ] = True,
 ) -> None:
-    """Teach the bank the concept of each folder, one after another."""
+    """Teach the bank the concept of each folder, one after another (with joint: all at once)."""
     from perdure.base.base import Base
     from perdure.learning import learn as teaching
 
@@ -114,7 +115,7 @@ def learn(
         teaching.discard(bank)
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
-    tasks: list[tuple[str, list[Path]]] = [] if resume else _tasks(pictures or [], name or [])
+    tasks = [] if resume else _tasks(pictures or [], name or [])
     opened = Base.open(base, encoder=encoder or None)
     given: dict[str, Any] = {
         "steps": steps,
@@ -123,6 +124,7 @@ def learn(
         "lr": lr,
         "token_lr": token_lr,
         "weight_decay": weight_decay,
+        "schedule": schedule,
         "seed": seed,
         "templates": tuple(template) if template else None,
         "fit": fit,
@@ -155,18 +157,21 @@ def learn(
             record = teaching.resume(opened, bank, report=report, note=_note, wait=wait)
         _learned(record.concepts, record.facts)
         _after(opened, bank, encoder, check)
+    if tasks and teaching.at_once(bank, method or None):
+        tasks = [{name: source for task in tasks for name, source in task.items()}]
     if processes > 1 or ray_address:
         from perdure.learning.many import learn_many
 
+        concepts = {name: source for task in tasks for name, source in task.items()}
         records = learn_many(
             base,
             bank,
-            {concept: _source(files) for concept, files in tasks},
+            concepts,
             processes=processes,
             ray_address=ray_address or None,
             method=method or None,
             options=_options(option or []),
-            nouns={concept: noun for concept, _ in tasks} if noun else {},
+            nouns=dict.fromkeys(concepts, noun) if noun else {},
             note=_note,
             wait=wait,
             **given,
@@ -175,15 +180,15 @@ def learn(
             _learned(record.concepts, record.facts)
         _after(opened, bank, encoder, check)
         return
-    for concept, files in tasks:
-        with _bar(f"<{concept}>") as report:
+    for task in tasks:
+        with _bar(", ".join(f"<{concept}>" for concept in task)) as report:
             record = teaching.learn(
                 opened,
                 bank,
-                {concept: _source(files)},
+                task,
                 method=method or None,
                 options=_options(option or []),
-                nouns={concept: noun} if noun else {},
+                nouns=dict.fromkeys(task, noun) if noun else {},
                 report=report,
                 note=_note,
                 wait=wait,
@@ -204,13 +209,22 @@ def generate(
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw a phrase of its own in a box, as 'PHRASE@LEFT,TOP,RIGHT,BOTTOM' in shares "
+            "of the picture's sides: 'a photo of <rex>@0,0,0.5,1'."
+        ),
+    ] = None,
     scale: Annotated[int, typer.Option(min=1, help="Enlarge this many times, pixel by pixel.")] = 1,
 ) -> None:
     """Draw prompts with everything that the bank has learned."""
     from perdure.bank import Bank
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
+    from perdure.drawing.regions import read_region
 
+    regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
     painter = Painter(Base.open(base), known)
     wanted = [prompt for prompt in prompts for _ in range(count)]
@@ -222,6 +236,7 @@ def generate(
             steps=steps,
             guidance=guidance,
             negative=negative,
+            regions=regions,
             progress=progress,
         )
     out.mkdir(parents=True, exist_ok=True)
@@ -330,13 +345,25 @@ def export(
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
     concept: ManyConcepts = None,
+    check: Annotated[
+        bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
+    ] = True,
 ) -> None:
     """Fold the bank into an ordinary diffusers folder."""
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
+    from perdure.drawing.stock import stock_difference
 
-    Painter(Base.open(base), bank).save_folded(out, spoken=concept or ())
+    painter = Painter(Base.open(base), bank)
+    painter.save_folded(out, spoken=concept or ())
     console.print(f"{out}: open it with StableDiffusionPipeline.from_pretrained")
+    if check:
+        names = list(concept or painter.rows)[-2:]
+        largest = stock_difference(painter, out, [f"a photo of <{name}>" for name in names])
+        console.print(
+            f"Checked: the stock pipeline draws {' and '.join(f'<{name}>' for name in names)} as "
+            f"the bank does (largest difference {largest} of 255)."
+        )
 
 
 @app.command()
@@ -402,8 +429,8 @@ def demo(
     console.print(f"\nOpen this page:  {page.resolve()}")
 
 
-def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, list[Path]]]:
-    """(concept, its folder or files) of each task."""
+def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
+    """Concept -> its folder or files, of each task."""
     if not pictures:
         raise PerdureError("Which pictures? Give a folder: perdure learn photos/rex --bank bank")
     for path in pictures:
@@ -415,10 +442,13 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[tuple[str, li
             raise PerdureError(
                 f"{len(pictures)} folders came with {len(given)} names: give as many."
             )
-        return [(name, [path]) for name, path in zip(given, pictures, strict=True)]
+        if len(set(given)) != len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise PerdureError(f"Two folders are named {twice}: name each one with --name.")
+        return [{name: path} for name, path in zip(given, pictures, strict=True)]
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
-    return [(names[0], list(pictures))]
+    return [{names[0]: list(pictures)}]
 
 
 def _source(files: list[Path]) -> Path | list[Path]:

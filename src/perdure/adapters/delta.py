@@ -82,6 +82,17 @@ class FullRank(Delta):
         super().__init__()
         self.dW = nn.Parameter(torch.zeros(d_out, d_in, dtype=torch.float32))
 
+    @torch.no_grad()
+    def continue_from(self, dW: Tensor) -> Self:
+        """Start from a copy of `dW` instead; ValueError where the shape differs."""
+        if self.dW.shape != dW.shape:
+            raise ValueError(
+                f"dW has the shape {tuple(dW.shape)} but this layer needs "
+                f"{tuple(self.dW.shape)}: continue with the same layers"
+            )
+        self.dW.copy_(dW)
+        return self
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.dW.to(x.dtype))
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from perdure.bank import Bank
 from perdure.base.base import Base
-from perdure.learning.learn import interrupted, learn, resume
+from perdure.learning.learn import at_once, interrupted, learn, resume
+from perdure.learning.settings import make_settings
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
@@ -57,6 +58,7 @@ def run_stream(
 ) -> tuple[Bank, Evaluation, dict[str, Any]]:
     """Teach the people one after another into a bank at ``path``, then measure it.
 
+    A method that learns all at once gets them in one task, with as many steps as one after another.
     Tasks that the bank already holds are not repeated, and one that was cut short is gone on with.
     Returns the bank, its evaluation and a JSON-ready record of the run.
     """
@@ -64,20 +66,25 @@ def run_stream(
     if (path / "bank.json").exists() and interrupted(Bank.open(path)):
         resume(base, path)
     done = Bank.open(path).concepts if (path / "bank.json").exists() else ()
-    for name, folder in folders.items():
-        if name in done:
+    tasks: list[Mapping[str, Path]] = [{name: folder} for name, folder in folders.items()]
+    if at_once(path, method):
+        steps = make_settings(base.hints.get("learning", {}), settings).steps
+        tasks, settings = [folders], {**settings, "steps": steps * len(folders)}
+    for task in tasks:
+        if set(task) <= set(done):
             continue
         record = learn(
             base,
             path,
-            {name: folder},
+            task,
             method=method,
             options=options,
-            nouns={name: "person"},
+            nouns=dict.fromkeys(task, "person"),
             seed=seed,
             **settings,
         )
-        say(f"{method}: learned <{name}> in {record.facts['seconds']:.0f} s")
+        names = ", ".join(f"<{name}>" for name in task)
+        say(f"{method}: learned {names} in {record.facts['seconds']:.0f} s")
         if cost:
             for one in what_it_cost(base, path, encoder):
                 say(f"{method}:   <{one.concept}> kept {one.likeness_kept:.2f} of its likeness")

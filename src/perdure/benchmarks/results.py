@@ -36,14 +36,14 @@ def numbers(record: dict[str, Any]) -> dict[str, float]:
         (matrix.need("identity", matrix.learned_at(name), name) - floor) / (ceiling - floor)
         for name, (ceiling, floor) in record["bounds"].items()
     ]
-    return {
+    later = {"forgetting": forgetting(matrix, "identity")} if len(matrix.tasks) > 1 else {}
+    return later | {
         "after": mean_right_after(matrix, "identity"),
         "final": accuracy_final(matrix, "identity"),
-        "forgetting": forgetting(matrix, "identity"),
         "reach": statistics.fmean(reached),
         "text": accuracy_final(matrix, "text_alignment"),
         "drift": accuracy_final(matrix, "base_drift"),
-        "seconds": statistics.fmean(record["seconds"]),
+        "seconds": sum(record["seconds"]) / len(matrix.concepts),
         "parameters": record["parameters"],
     }
 

@@ -15,8 +15,10 @@ from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.layerwise import layer_states, reading, typical
+from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
 from perdure.errors import PerdureError
 from perdure.methods import Deltas, Kept, Together, build
+from perdure.quiet import quietly
 
 __all__ = ["Painter", "draw", "grid"]
 
@@ -48,6 +50,7 @@ class Painter:
         steps: int | None = None,
         guidance: float | None = None,
         negative: str = "",
+        regions: Sequence[Region] = (),
         batch_size: int = 16,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> list[Image.Image]:
@@ -59,6 +62,7 @@ class Painter:
             steps: denoising steps; default: what the base advises, else 30.
             guidance: classifier-free guidance; default: what the base advises, else 7.5.
             negative: what the pictures should not show.
+            regions: boxes of every picture that attend to phrases of their own.
             batch_size: pictures in one pass.
             progress: told how many of how many pictures are drawn.
 
@@ -81,6 +85,7 @@ class Painter:
             groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
         try:
+            boxes = [RegionKeys(region, self._keys_and_values(region.phrase)) for region in regions]
             for places in groups.values():
                 self._fold_for(prompts[places[0]])
                 for start in range(0, len(places), batch_size):
@@ -91,6 +96,7 @@ class Painter:
                         self.base.autocast(),
                         adding(self.base.layers, added),
                         self._reading([prompts[i] for i in batch]),
+                        attending(self.base.denoiser, boxes, len(batch)),
                     ):
                         out = self.base.pipeline(
                             [prompts[i] for i in batch],
@@ -140,6 +146,12 @@ class Painter:
         ids = self.base.tokens.ids(prompts)
         return self.method.added(self.kept, self.base.prompts(ids, self.base.states(ids).float()))
 
+    @torch.no_grad()
+    def _keys_and_values(self, phrase: str) -> dict[str, tuple[Tensor, Tensor]]:
+        self._fold_for(phrase)
+        states = self._states([phrase])[:, 0]
+        return keys_and_values(self.base.denoiser, states, self._added([phrase]))
+
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
 
@@ -173,7 +185,8 @@ class Painter:
         self._prepare()
         self.base.fold(method.mix(self.kept, list(spoken)))
         try:
-            self.base.pipeline.save_pretrained(folder, safe_serialization=True)
+            with quietly():
+                self.base.pipeline.save_pretrained(folder, safe_serialization=True)
         finally:
             self.base.fold({})
 

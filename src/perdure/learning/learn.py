@@ -16,17 +16,19 @@ from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
 from perdure.base.layerwise import cross_attentions
 from perdure.errors import PerdureError
+from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import LearnSettings, make_settings, seed_of
+from perdure.learning.settings import LearnSettings, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
-from perdure.methods import Kept, Method, Together, build
+from perdure.methods import METHODS, Kept, Method, Together, build
 
 __all__ = [
     "MANY",
     "Task",
+    "at_once",
     "bank_for",
     "build_method",
     "discard",
@@ -221,6 +223,13 @@ def bank_for(
     return bank
 
 
+def at_once(bank: Path | str, method: str | None = None) -> bool:
+    """Does the bank's method, or `method` for a new bank, learn all concepts in one task?"""
+    path = Path(bank)
+    name = Bank.open(path).method if (path / "bank.json").exists() else method
+    return name in METHODS and METHODS[name].all_at_once
+
+
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
     if (many := bank.workspace / MANY).exists():
@@ -253,7 +262,7 @@ def _run(
     """Encode, train and keep; the same from the start and from any checkpoint."""
     settings = task.settings
     if method.independent:
-        settings = replace(settings, seed=seed_of(settings.seed, list(pictures)))
+        settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
     base.aim(method.targets)
     latents: dict[str, Latents] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
@@ -274,13 +283,16 @@ def _run(
         layers = len(cross_attentions(base))
         new_rows = {name: row.repeat(layers, 1) for name, row in new_rows.items()}
     base.tokens.set({})
-    prior = _prior(base, settings) if settings.prior else None
+    own = prior(base, settings) if settings.prior else None
     base.tokens.set({**old_rows, **new_rows})
-    features = moments(base, list(old_rows)) if method.needs_moments else None
+    past = list(old_rows) if method.moments_of_past else []
+    features = moments(base, past) if method.needs_moments else None
     try:
         learner = method.start(base.shapes, kept, new_rows, generator, moments=features)
     except ValueError as error:
-        raise PerdureError(f"{method.name} cannot start: {error}") from error
+        bank.clear_workspace()  # nothing has begun, so there is nothing to resume
+        raise PerdureError(f"{method.name} cannot start: {error}.") from error
+    again = replayed(base, method, kept, settings)
     base.fold(method.past(kept))
     try:
         facts |= train(
@@ -289,7 +301,8 @@ def _run(
             latents,
             settings,
             folder=bank.workspace,
-            prior=prior,
+            prior=own,
+            replay=again,
             report=report,
         )
     finally:
@@ -328,23 +341,6 @@ def _run(
     )
     bank.clear_workspace()
     return record
-
-
-def _prior(base: Base, settings: LearnSettings) -> Latents:
-    """Latents of the prior prompt's pictures, drawn by the untouched base."""
-    drawn = []
-    for start in range(0, settings.prior_pictures, 8):
-        seeds = range(start, min(start + 8, settings.prior_pictures))
-        with torch.no_grad(), base.autocast():
-            out = base.pipeline(
-                [settings.prior] * len(seeds),
-                num_inference_steps=25,
-                generator=[torch.Generator().manual_seed((settings.seed << 20) + s) for s in seeds],
-                output_type="latent",
-            )
-        drawn.append(out.images.float())
-    mean = torch.cat(drawn)
-    return Latents(mean=mean, std=torch.zeros_like(mean))
 
 
 def _count(learner: torch.nn.Module) -> int:

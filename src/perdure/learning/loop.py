@@ -17,9 +17,11 @@ from perdure.base.base import Base
 from perdure.base.layerwise import layer_states, reading, typical
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
+from perdure.learning.drawn import REPLAY_PROMPT
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods.protocol import Learner
+from perdure.randomness import generator_of
 
 __all__ = ["Progress", "train"]
 
@@ -27,6 +29,8 @@ CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 LOOKS = 64
 """Losses of single pictures that a learner may look back at."""
+REPLAYED = 0.5
+"""The chance that a picture of a batch is a replayed one, where there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +53,7 @@ def train(
     *,
     folder: Path,
     prior: Latents | None = None,
+    replay: Mapping[str, Latents] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
@@ -60,6 +65,7 @@ def train(
         settings: steps, rates, seed and the rest.
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
+        replay: of each past concept, drawn by the model as it was before this task.
         report: called after every step.
 
     Raises PerdureError where the loss is no longer a number.
@@ -73,6 +79,7 @@ def train(
             {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
         ]
     )
+    rates = [group["lr"] for group in optimizer.param_groups]
     named = dict(learner.named_parameters())
     done, spent = 0, 0.0
     last: dict[str, float] = {}
@@ -84,7 +91,11 @@ def train(
     began = time.monotonic()
     with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
         for step in range(done, settings.steps):
-            loss, penalty = _step(base, learner, latents, settings, prior, optimizer, step)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * settings.share_of_rate(step)
+            loss, penalty = _step(
+                base, learner, latents, settings, prior, replay or {}, optimizer, step
+            )
             seconds = time.monotonic() - began
             left = seconds / (step + 1 - done) * (settings.steps - step - 1)
             norm = learner.norm()
@@ -105,7 +116,7 @@ def train(
                 )
         learner.eval()
         if learner.concepts:
-            learner.see(_templates(base, learner, settings))
+            learner.see(_speaking(base, learner, settings))
         learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
@@ -116,16 +127,17 @@ def _step(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     prior: Latents | None,
+    replay: Mapping[str, Latents],
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> tuple[float, float]:
     """One optimiser step; returns the denoising loss and the weighted penalty."""
-    generator = torch.Generator().manual_seed((settings.seed << 32) + step)
+    generator = generator_of(settings.seed, step)
     learner.begin_step(generator)
     optimizer.zero_grad(set_to_none=True)
     total = 0.0
     for _ in range(settings.accumulate):
-        loss = _denoising(base, learner, latents, settings, generator)
+        loss = _denoising(base, learner, latents, settings, generator, replay)
         if prior is not None:
             index = torch.randint(len(prior), (settings.batch_size,), generator=generator)
             x = prior.sample(index, generator)
@@ -146,26 +158,26 @@ def _step(
     return total, float(penalty.detach())
 
 
-@torch.no_grad()
-def _templates(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
-    """Every template filled with each new concept, encoded with the learner's tokens in fp32."""
-    tokens = learner.tokens()
-    prompts = [text.format(f"<{name}>") for name in tokens for text in settings.templates]
-    ids = base.tokens.ids(prompts)
-    with base.tokens.serving(tokens):
-        parts = [typical(layer_states(base, part, tokens)).float() for part in ids.split(32)]
-        states = torch.cat(parts)
-    return base.prompts(ids, states)
-
-
 def _single_losses(
     base: Base, learner: Learner, latents: Mapping[str, Latents], settings: LearnSettings
 ) -> Iterator[Tensor]:
     """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
     one = replace(settings, batch_size=1)
     for look in range(LOOKS):
-        generator = torch.Generator().manual_seed((settings.seed << 32) + settings.steps + look)
-        yield _denoising(base, learner, latents, one, generator)
+        generator = generator_of(settings.seed, settings.steps + look)
+        yield _denoising(base, learner, latents, one, generator, {})
+
+
+@torch.no_grad()
+def _speaking(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
+    """What `Learner.see` is given: prompts of the new concepts, by their trained tokens."""
+    tokens = learner.tokens()
+    alone = ("{}",) if learner.sees_tokens_alone else ()
+    texts = dict.fromkeys((*alone, *settings.templates))
+    ids = base.tokens.ids([text.format(f"<{name}>") for name in tokens for text in texts])
+    with base.tokens.serving(tokens):
+        parts = [typical(layer_states(base, part, tokens)).float() for part in ids.split(32)]
+    return base.prompts(ids, torch.cat(parts))
 
 
 def _denoising(
@@ -174,17 +186,25 @@ def _denoising(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     generator: torch.Generator,
+    replay: Mapping[str, Latents],
 ) -> Tensor:
-    """The objective on a batch of the new concepts' pictures."""
-    names = list(latents)
-    concept = torch.randint(len(names), (settings.batch_size,), generator=generator).tolist()
-    template = torch.randint(len(settings.templates), (settings.batch_size,), generator=generator)
-    chance = torch.rand(settings.batch_size, generator=generator)
+    """The objective on a batch of the new concepts' pictures, half of it replayed if any are."""
+    size = settings.batch_size
+    names, old = list(latents), list(replay)
+    concept = torch.randint(len(names), (size,), generator=generator).tolist()
+    template = torch.randint(len(settings.templates), (size,), generator=generator)
+    chance = torch.rand(size, generator=generator)
+    again = [False] * size
+    if old:
+        again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
+        past = torch.randint(len(old), (size,), generator=generator).tolist()
     xs, prompts = [], []
-    for k in range(settings.batch_size):
-        of = latents[names[concept[k]]]
+    for k in range(size):
+        name = old[past[k]] if again[k] else names[concept[k]]
+        of = replay[name] if again[k] else latents[name]
+        text = REPLAY_PROMPT if again[k] else settings.templates[int(template[k])]
         xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
-        prompts.append(settings.templates[int(template[k])].format(f"<{names[concept[k]]}>"))
+        prompts.append(text.format(f"<{name}>"))
     with base.tokens.serving(learner.tokens()):
         return _loss(base, learner, torch.cat(xs), base.tokens.ids(prompts), generator)
 

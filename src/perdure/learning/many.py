@@ -31,7 +31,7 @@ from perdure.learning.learn import (
 )
 from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
-from perdure.learning.settings import make_settings, seed_of
+from perdure.learning.settings import make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
 from perdure.methods import Kept, Together, build
 
@@ -107,10 +107,13 @@ def learn_many(
     opened = _open(base)
     there = (Path(bank) / "bank.json").exists()
     name = method or (Bank.open(bank).method if there else "c-lora")
-    if not build_method(name, opened).independent:
+    wanted = build_method(name, opened)
+    if not wanted.independent:
+        one = "all concepts in one task"
+        how = one if wanted.all_at_once else "every task on top of the ones before"
         raise PerdureError(
-            f"{name} learns every task on top of the ones before, so not several at once: "
-            "leave --processes out, or take a method whose tasks are independent."
+            f"{name} learns {how}, so not in several processes: leave --processes out, or take a "
+            "method whose tasks are independent."
         )
     make_settings(opened.hints.get("learning", {}), settings)
     known = bank_for(Path(bank), opened, method, options)
@@ -288,7 +291,7 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
         bank.rows(),
         bank.together(),
         latents,
-        replace(settings, seed=seed_of(settings.seed, list(request.sources))),
+        replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
         folder=bank.workspace / "together",
     )
     if together is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from perdure.errors import PerdureError
+from perdure.randomness import seed_of
 
-__all__ = ["LearnSettings", "make_settings", "seed_of"]
+__all__ = ["LearnSettings", "make_settings", "seed_for_concepts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class LearnSettings:
     """Learning rate of the new tokens' rows."""
     weight_decay: float = 0.0
     """AdamW's decoupled weight decay, on the deltas only."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How both rates go: as given to the end, or down to zero along half a cosine."""
     seed: int = 0
     """Everything random follows from this and the step's number."""
     templates: tuple[str, ...] = ("a photo of {}",)
@@ -69,19 +71,26 @@ class LearnSettings:
             )
         if self.fit not in ("crop", "letterbox"):
             raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule is {self.schedule!r}, but must be 'constant' or 'cosine'")
+
+    def share_of_rate(self, step: int) -> float:
+        """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def to_json(self) -> dict[str, Any]:
         """Field name -> JSON value; `make_settings(values, {})` makes it again."""
         return asdict(self)
 
 
-def seed_of(seed: int, concepts: Sequence[str]) -> int:
+def seed_for_concepts(seed: int, concepts: Sequence[str]) -> int:
     """The seed of a task that depends on no other: from the settings' and its concepts' names.
 
     So the task comes out the same whenever it is learned, and two concepts start differently.
     """
-    text = json.dumps([seed, sorted(concepts)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+    return seed_of(seed, *json.dumps(sorted(concepts)).encode()) >> 1  # below 2^31, as all seeds
 
 
 def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:

@@ -224,6 +224,10 @@ class CIDM(Method):
         moments: Tensor | None = None,
     ) -> Learner:
         config = self.config
+        if not rows:
+            raise ValueError(
+                "cidm weighs its tasks by the words of a prompt, and this task has no token"
+            )
         deltas = low_rank_deltas(shapes, config.rank, generator)
         factors = [task.factors() for task in past]
         past_A = {

@@ -23,6 +23,7 @@ from perdure.methods.protocol import (
     Shapes,
     check_number,
     check_whole,
+    checked_moments,
     keep_factors,
     low_rank_deltas,
     sum_low_rank,
@@ -113,7 +114,7 @@ class FeatureSpace(Method):
         *,
         moments: Tensor | None = None,
     ) -> Learner:
-        C = _checked(shapes, moments)
+        C = checked_moments("feature-space", shapes, moments)
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         if self.config.projection:
             Q = leading(C, self.config.projection)
@@ -146,21 +147,3 @@ def leading(C: Tensor, share: float) -> Tensor:
     held = values.clamp(min=0).flip(0).cumsum(0)
     m = int((held < share * held[-1]).sum()) + 1
     return vectors.flip(1)[:, :m].float().contiguous()
-
-
-def _checked(shapes: Shapes, moments: Tensor | None) -> Tensor:
-    """C as an fp32 copy; ValueError where it is missing or does not fit a layer."""
-    if moments is None:
-        raise ValueError(
-            "feature-space needs the moments C = mean of c c^T of the features that earlier "
-            "concepts and ordinary prompts have: pass moments="
-        )
-    for layer, (_, d_in) in shapes.items():
-        if moments.shape != (d_in, d_in):
-            raise ValueError(
-                f"feature-space: the moments have the shape {tuple(moments.shape)}, but the layer "
-                f"{layer!r} needs {(d_in, d_in)}: all target layers must read the same features"
-            )
-    if not torch.isfinite(moments).all():
-        raise ValueError("feature-space: the moments hold a number that is not finite")
-    return moments.detach().to("cpu", torch.float32, copy=True)

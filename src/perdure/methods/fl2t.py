@@ -257,6 +257,10 @@ class FL2T(Together):
         *,
         moments: Tensor | None = None,
     ) -> Learner:
+        if not rows:
+            raise ValueError(
+                "fl2t weighs its concepts by the words of a prompt, and this task has no token"
+            )
         return ApartLearner(low_rank_deltas(shapes, self.config.rank, generator), rows)
 
     def past(self, kept: Sequence[Kept]) -> Deltas:

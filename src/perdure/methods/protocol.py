@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from perdure.adapters.delta import Delta, LowRank, low_rank_sum
+from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum
 from perdure.adapters.prompts import Prompts
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -21,6 +21,9 @@ Shapes = Mapping[str, tuple[int, int]]
 
 Deltas = dict[str, Tensor]
 """Layer name -> dense `dW` (d_out, d_in), fp32."""
+
+SHARED = "*"
+"""Stands for the layer in the key of a kept tensor that all layers share, e.g. `*/features`."""
 
 _ENCODED = "encoded/"
 
@@ -67,6 +70,9 @@ class Learner(nn.Module):
     `nn.ModuleDict` refuses), so deltas and rows sit in lists, in the order they were given.
     """
 
+    sees_tokens_alone: ClassVar[bool] = False
+    """Is each concept's token by itself among the prompts that `see` is given?"""
+
     def __init__(self, deltas: Mapping[str, Delta], rows: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.layers = tuple(deltas)
@@ -107,7 +113,8 @@ class Learner(nn.Module):
         """Called once, after the last step and before `look_back`, in evaluation mode.
 
         ``prompts`` are every training template filled with each new concept, encoded with the
-        trained tokens: states in fp32, without a graph. By default nothing is noted.
+        trained tokens: states in fp32, without a graph. Where the learner `sees_tokens_alone`,
+        each concept's token by itself comes first. By default nothing is noted.
         """
 
     def look_back(self, losses: Iterable[Tensor]) -> None:
@@ -159,6 +166,10 @@ class Method(ABC):
     """Has a concept's token a row for every cross-attention layer? Then `rows` are (L, d)."""
     needs_moments: ClassVar[bool] = False
     """Does `start` need `moments`? Where not, none are computed and none are passed."""
+    moments_of_past: ClassVar[bool] = True
+    """Are the prompts of past concepts among the moments, or ordinary captions alone?"""
+    all_at_once: ClassVar[bool] = False
+    """Are all concepts learned in the one task that a bank can have?"""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -168,6 +179,12 @@ class Method(ABC):
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = type(self).Config() if config is None else config
+
+    @property
+    def replays(self) -> int:
+        """Pictures of each past concept that the bank draws before a task, to be learned again with
+        the new ones; none unless a method says otherwise."""
+        return 0
 
     @abstractmethod
     def start(
@@ -261,6 +278,31 @@ def check_number(method: str, option: str, value: object, least: float) -> None:
         raise ValueError(
             f"{method}: {option} is {value!r}, but must be a finite number of at least {least:g}"
         )
+
+
+def checked_moments(method: str, shapes: Shapes, moments: Tensor | None) -> Tensor:
+    """C as an fp32 copy; ValueError where it is missing or does not fit a layer."""
+    if moments is None:
+        raise ValueError(
+            f"{method} needs the moments C = mean of c c^T of the features that it should leave "
+            "alone: pass moments="
+        )
+    for layer, (_, d_in) in shapes.items():
+        if moments.shape != (d_in, d_in):
+            raise ValueError(
+                f"{method}: the moments have the shape {tuple(moments.shape)}, but the layer "
+                f"{layer!r} needs {(d_in, d_in)}: all target layers must read the same features"
+            )
+    if not torch.isfinite(moments).all():
+        raise ValueError(f"{method}: the moments hold a number that is not finite")
+    return moments.detach().to("cpu", torch.float32, copy=True)
+
+
+def full_rank_deltas(shapes: Shapes) -> dict[str, FullRank]:
+    """A `FullRank` of zeros for every layer."""
+    if not shapes:
+        raise ValueError("there is no target layer, so there is nothing to train")
+    return {layer: FullRank(d_out, d_in) for layer, (d_out, d_in) in shapes.items()}
 
 
 def low_rank_deltas(shapes: Shapes, rank: int, generator: torch.Generator) -> dict[str, LowRank]:

@@ -5,10 +5,18 @@ from typing import Any
 
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.cidm import CIDM
+from perdure.methods.custom_diffusion import CustomDiffusion
+from perdure.methods.custom_diffusion_merged import CustomDiffusionMerged
+from perdure.methods.dreambooth import DreamBooth
+from perdure.methods.ewc import EWC
 from perdure.methods.feature_space import FeatureSpace
 from perdure.methods.fl2t import FL2T
+from perdure.methods.gated import Gated
+from perdure.methods.generative_replay import GenerativeReplay
+from perdure.methods.joint import Joint
 from perdure.methods.lora import LoRA
 from perdure.methods.lora_independent import LoRAIndependent
+from perdure.methods.lora_merged import LoRAMerged
 from perdure.methods.protocol import Method
 from perdure.methods.stamina import Stamina
 from perdure.methods.textual_inversion import TextualInversion
@@ -16,12 +24,20 @@ from perdure.methods.textual_inversion import TextualInversion
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        CIDM,
         CLoRA,
-        FL2T,
+        CIDM,
+        CustomDiffusion,
+        CustomDiffusionMerged,
+        DreamBooth,
+        EWC,
         FeatureSpace,
+        FL2T,
+        Gated,
+        GenerativeReplay,
+        Joint,
         LoRA,
         LoRAIndependent,
+        LoRAMerged,
         Stamina,
         TextualInversion,
     )

@@ -13,8 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from perdure.checkpoint import load_checkpoint, save_checkpoint
+from perdure.randomness import generator_of
 
-__all__ = ["Schedule", "generator_of", "train"]
+__all__ = ["Schedule", "train"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,6 @@ class Schedule:
     def rate(self, step: int) -> float:
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return self.lr * min(1.0, (step + 1) / self.warmup, left)
-
-
-def generator_of(seed: int, step: int) -> torch.Generator:
-    """A generator that depends on seed and step alone, so that a resumed run draws the same."""
-    return torch.Generator().manual_seed((seed << 32) + step)
 
 
 def train(
@@ -85,7 +81,7 @@ def train(
             rate = schedule.rate(step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss, facts_now = loss_of(generator_of(seed * peers + rank, step), step)
+            loss, facts_now = loss_of(generator_of(seed, rank, step), step)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             norm = nn.utils.clip_grad_norm_(list(named.values()), 1.0)

@@ -1,0 +1,143 @@
+"""Gated: an adapter a task, that acts only where its concept is spoken of. Ours.
+
+k_p = W_init c_p + sum_t g_t(p) A_t B_t c_p      (and the values alike), c_p the state at position p
+
+g_t(p) = 1      from the token of a concept of t up to the next concept's token
+       = 1/n    at the end token and the padding, of a prompt that speaks of n tasks' concepts
+       = 0      elsewhere, and so wherever no concept of t is spoken of
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from perdure.adapters.delta import LowRank, without_autocast
+from perdure.adapters.prompts import Prompts
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    Method,
+    Shapes,
+    check_whole,
+    keep_factors,
+)
+
+Ends = Literal["mean", "sum", "none"]
+
+
+class GatedLowRank(LowRank):
+    """`A B` whose output is multiplied by a gate a position, set anew for every pass."""
+
+    gate: Tensor | None = None
+    """(N, P); None before the first prompts are read, and then nothing is gated."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return out if self.gate is None else out * self.gate.to(out)[..., None]
+
+
+class GatedLearner(Learner):
+    """One gated `A_t B_t` a layer; the gate is that of the task's own concepts."""
+
+    def __init__(
+        self, deltas: Mapping[str, GatedLowRank], rows: Mapping[str, Tensor], ends: Ends
+    ) -> None:
+        super().__init__(deltas, rows)
+        self.ends: Ends = ends
+
+    def read(self, prompts: Prompts) -> None:
+        gate = gate_of(prompts, [self.concepts], self.ends)[0]
+        for delta in self.layer_deltas().values():
+            assert isinstance(delta, GatedLowRank)
+            delta.gate = gate
+
+
+class Gated(Method):
+    name = "gated"
+    title = "Gated: an adapter a task, acting only where its concept is spoken of"
+    paper = "this project's own; see docs/methods/gated.md"
+    adds_to_prompts: ClassVar[bool] = True
+    independent: ClassVar[bool] = True
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Method.Config):
+        rank: int = 16
+        """Rank of every task's adapter."""
+        ends: Ends = "mean"
+        """What happens at the end token and the padding, which every picture attends to: the mean
+        of the adapters of the tasks that are spoken of, their sum, or none of them."""
+
+        def __post_init__(self) -> None:
+            check_whole("gated", "rank", self.rank, 1)
+            if self.ends not in ("mean", "sum", "none"):
+                raise ValueError(f"gated: ends is {self.ends!r}, but must be mean, sum or none")
+
+    config: Config
+
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
+    ) -> Learner:
+        if not rows:
+            raise ValueError("gated acts where a token is spoken of, and this task has no token")
+        if not shapes:
+            raise ValueError("there is no target layer, so there is nothing to train")
+        deltas = {
+            layer: GatedLowRank(d_out, d_in, self.config.rank, generator=generator)
+            for layer, (d_out, d_in) in shapes.items()
+        }
+        return GatedLearner(deltas, rows, self.config.ends)
+
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        return {}  # every task trains on the untouched base
+
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        return keep_factors(learner)
+
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
+        return {}  # the weights stay the base's
+
+    def added(self, kept: Sequence[Kept], prompts: Prompts) -> Deltas:
+        gates = gate_of(prompts, [task.concepts for task in kept], self.config.ends)
+        total: Deltas = {}
+        for task, gate in zip(kept, gates, strict=True):
+            if not gate.any():
+                continue
+            for layer, factors in task.factors().items():
+                x = prompts.states
+                A, B = (factors[name].to(x) for name in ("A", "B"))
+                with without_autocast(x):
+                    added = F.linear(F.linear(x, B), A) * gate[..., None]
+                total[layer] = total[layer] + added if layer in total else added
+        return total
+
+
+def gate_of(prompts: Prompts, tasks: Sequence[tuple[str, ...]], ends: Ends) -> Tensor:
+    """g (tasks, N, P) in [0, 1] or, for the sum, {0, 1}, on the states' device, fp32."""
+    count, length = prompts.states.shape[:2]
+    gate = torch.zeros(len(tasks), count, length)
+    task_of = {name: index for index, names in enumerate(tasks) for name in names}
+    for n, (spoken, end) in enumerate(zip(prompts.spoken, prompts.ends, strict=True)):
+        if not spoken:
+            continue
+        speaks = {task_of[name] for name, _ in spoken if name in task_of}
+        stops = [*(place for _, place in spoken[1:]), end]
+        for (name, place), stop in zip(spoken, stops, strict=True):
+            if name in task_of:
+                gate[task_of[name], n, place:stop] = 1.0
+        share = {"mean": 1 / max(1, len(speaks)), "sum": 1.0, "none": 0.0}[ends]
+        for task in speaks:
+            gate[task, n, end:] = share
+    return gate.to(prompts.states.device)

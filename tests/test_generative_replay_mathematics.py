@@ -1,0 +1,141 @@
+"""Generative replay: what is drawn again, with which chance it is learned, and what is stored."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.drawing.painter import Painter
+from perdure.learning import loop
+from perdure.learning.drawn import replayed
+from perdure.learning.latents import Latents
+from perdure.learning.learn import learn
+from perdure.learning.settings import LearnSettings, make_settings
+from perdure.methods import Kept, Learner, Method, build
+
+FAST = {"steps": 3, "checkpoint_every": 2, "lr": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Path) -> Base:
+    torch.set_num_threads(1)
+    return Base.open(tiny, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bank(base: Base, drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two concepts; two pictures of the first were replayed while the second was learned."""
+    path = tmp_path_factory.mktemp("replay") / "bank"
+    options = {"rank": 2, "replay": 2}
+    for name in ("ada", "bo"):
+        source = {name: drawings / name}
+        learn(base, path, source, method="generative-replay", options=options, **FAST)
+    return path
+
+
+def of_bank(path: Path) -> tuple[Method, list[Kept]]:
+    opened = Bank.open(path)
+    kept = [Kept(concepts=names, tensors=tensors) for names, tensors in opened.kept()]
+    return build(opened.method, **opened.config), kept
+
+
+def settings_of(base: Base, seed: int = 0) -> LearnSettings:
+    return make_settings(base.hints.get("learning", {}), {"seed": seed})
+
+
+def test_the_same_seed_draws_the_same_bits_again_and_another_seed_others(
+    base: Base, bank: Path
+) -> None:
+    method, kept = of_bank(bank)
+    base.tokens.set(Bank.open(bank).rows())
+    one, two = (replayed(base, method, kept, settings_of(base)) for _ in range(2))
+    other = replayed(base, method, kept, settings_of(base, seed=1))
+    assert list(one) == ["ada", "bo"]
+    for name in one:
+        assert len(one[name]) == 2
+        assert torch.equal(one[name].mean, two[name].mean)
+        assert not torch.equal(one[name].mean, other[name].mean)
+        assert not one[name].std.any()
+    assert not torch.equal(one["ada"].mean[0], one["ada"].mean[1])
+    assert all(torch.equal(base.layers[k].weight, W) for k, W in base.pristine.items())
+
+
+def test_what_is_replayed_is_what_the_bank_draws(base: Base, bank: Path) -> None:
+    method, kept = of_bank(bank)
+    painter = Painter(base, bank)
+    base.tokens.set(painter.rows)
+    latents = replayed(base, method, kept, settings_of(base))["bo"]
+    chosen = torch.randint(2**31, (3,), generator=torch.Generator().manual_seed(0))
+    seeds = [int(chosen[2]) + 2, int(chosen[2]) + 3]  # after two tasks; bo's follow ada's two
+    drawn = np.stack([np.asarray(p) for p in painter.draw(["a photo of <bo>"] * 2, seeds=seeds)])
+    again = (base.decode(latents.mean).permute(0, 2, 3, 1).numpy() + 1) * 127.5
+    assert np.abs(drawn - again).max() <= 6  # where bf16 is fast, the painter decodes in it
+
+
+def test_only_a_method_that_replays_draws_anything(base: Base, bank: Path) -> None:
+    _, kept = of_bank(bank)
+    assert replayed(base, build("lora", rank=2), kept, settings_of(base)) == {}
+    assert replayed(base, build("generative-replay"), [], settings_of(base)) == {}
+
+
+def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts(
+    base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {name: torch.randn(1, 32) for name in ("ada", "bo", "cy")}
+    base.tokens.set(rows)
+    value = {"ada": 1.0, "bo": 2.0, "cy": 3.0}
+    latents = {
+        name: Latents(mean=torch.full((5, 4, 8, 8), v), std=torch.zeros(5, 4, 8, 8))
+        for name, v in value.items()
+    }
+    seen: Counter[str] = Counter()
+
+    def count(base: Base, learner: Learner, x: Tensor, ids: Tensor, generator: object) -> Tensor:
+        for one, row in zip(x, ids, strict=True):
+            words = base.tokens.tokenizer.decode([i for i in row.tolist() if i > 0])
+            (name,) = [name for name in value if f"<{name}>" in words]
+            assert float(one.mean()) == value[name]
+            assert ("painting" in words) == (name == "cy")
+            seen[name] += 1
+        return torch.zeros(())
+
+    monkeypatch.setattr(loop, "_loss", count)
+    learner = build("generative-replay").start(
+        base.shapes, [], {"cy": rows["cy"]}, torch.Generator()
+    )
+    settings = LearnSettings(batch_size=10, templates=("a painting of {}",))
+    old = {name: latents[name] for name in ("ada", "bo")}
+    for step in range(200):
+        generator = torch.Generator().manual_seed(step)
+        loop._denoising(base, learner, {"cy": latents["cy"]}, settings, generator, old)
+    # 2000 draws: 1000 +- 22 new ones, 500 +- 19 of each past concept
+    assert abs(seen["cy"] - 1000) < 90
+    assert abs(seen["ada"] - 500) < 80 and abs(seen["bo"] - 500) < 80
+
+
+def test_nothing_of_what_was_drawn_is_stored_and_the_past_tokens_stay(
+    base: Base, bank: Path
+) -> None:
+    opened = Bank.open(bank)
+    for _, tensors in opened.kept():
+        assert {key.rpartition("/")[2] for key in tensors} == {"A", "B"}
+    assert not [path for path in bank.rglob("*") if path.suffix in {".png", ".npy", ".pt"}]
+    assert sum(path.stat().st_size for path in bank.rglob("*") if path.is_file()) < 200_000
+
+
+def test_the_replay_changes_what_is_learned(
+    base: Base, bank: Path, drawings: Path, tmp_path: Path
+) -> None:
+    """The first task is that of sequential LoRA to the bit; the second is not."""
+    for name in ("ada", "bo"):
+        source = {name: drawings / name}
+        learn(base, tmp_path / "b", source, method="lora", options={"rank": 2}, **FAST)
+    (_, first), (_, second) = Bank.open(tmp_path / "b").kept()
+    (_, first_replayed), (_, second_replayed) = Bank.open(bank).kept()
+    assert all(torch.equal(first[key], first_replayed[key]) for key in first)
+    assert not all(torch.equal(second[key], second_replayed[key]) for key in second)
