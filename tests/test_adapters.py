@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perdure.adapters import FullRank, LowRank, attached, fold_into, low_rank_sum
+from perdure.adapters import FullRank, LowRank, Prompts, attached, fold_into, low_rank_sum
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -193,6 +193,15 @@ def test_full_rank_starts_at_zero_and_folds_what_it_holds() -> None:
     expected = F.linear(x, layer.weight + full.dW, layer.bias)
     fold_into({"l": layer}, {"l": layer.weight.detach().clone()}, {"l": full.factors()["dW"]})
     assert relative(layer(x), expected) < 1e-6
+
+
+def test_a_concept_is_encoded_as_the_mean_of_the_states_at_its_tokens() -> None:
+    states = torch.arange(12.0).view(2, 3, 2)
+    prompts = Prompts(states=states, spoken=((("rex", 1),), (("ada", 0), ("rex", 2))), ends=(2, 2))
+    encoded = prompts.encoded()
+    assert encoded["rex"].tolist() == [6.0, 7.0]  # of [2, 3] and [10, 11]
+    assert encoded["ada"].tolist() == [6.0, 7.0]
+    assert list(encoded) == ["rex", "ada"]
 
 
 CONVOLUTIONS = {

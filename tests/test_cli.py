@@ -115,6 +115,22 @@ def test_what_the_user_can_mend_is_one_sentence_and_status_two(
     assert perdure("list")[1].count("<") == 2
 
 
+def test_several_folders_are_learned_at_once_where_the_method_allows_it(
+    perdure, tiny: Path, drawings: Path
+) -> None:
+    asked = ("learn", drawings / "bo", drawings / "ada", "--base", tiny, "--steps", 2)
+    status, _, error = perdure(*asked, "--processes", 2)
+    assert status == 2
+    assert "c-lora learns every task on top" in error
+    assert not Path("bank").exists()
+    status, out, error = perdure(
+        *asked, "--processes", 2, "--method", "textual-inversion", "--bank", "words"
+    )
+    assert status == 0, error
+    assert out.index("learned <bo>") < out.index("learned <ada>")
+    assert "2 concepts" in perdure("list", "--bank", "words")[1]
+
+
 def test_smallworld_writes_pictures_that_learn_reads(perdure, tmp_path: Path) -> None:
     status, out, _ = perdure("smallworld", "photos", "--identity", 2000001, "--count", 3)
     assert status == 0

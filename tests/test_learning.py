@@ -40,7 +40,8 @@ OPTIONS = {"rank": 2}
 
 def options(method: str) -> dict[str, int]:
     known = {field.name for field in fields(METHODS[method].Config)}
-    return {key: value for key, value in (OPTIONS | {"replay": 2}).items() if key in known}
+    small = OPTIONS | {"replay": 2, "width": 8, "heads": 2, "together_steps": 4}
+    return {key: value for key, value in small.items() if key in known}
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,84 @@ def test_a_resumed_learn_ends_in_the_same_bits(
         assert all(torch.equal(tensors[key], other[key]) for key in tensors)
     assert all(torch.equal(a.rows()[n], b.rows()[n]) for n in ("ada", "bo"))
     assert (b.task_folder("bo") / "log.jsonl").read_text().count("\n") == FAST["steps"]
+
+
+def test_the_learner_sees_what_the_trained_token_means_in_every_template(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    templates = ("a photo of {}", "{} at the beach")
+    options = {"rank": 2, "shared": 2, "layerwise_tokens": False}
+    pictures = {name: drawings / name for name in ("ada", "bo")}
+    learn(
+        base,
+        tmp_path / "bank",
+        pictures,
+        method="cidm",
+        options=options,
+        templates=templates,
+        **FAST,
+    )
+    bank = Bank.open(tmp_path / "bank")
+    base.tokens.set(bank.rows())
+    for name in pictures:
+        ids = base.tokens.ids([text.format(f"<{name}>") for text in templates])
+        with torch.no_grad():
+            states = base.states(ids)
+        here = (ids == base.tokens.id_of(name)).nonzero().tolist()
+        expected = torch.stack([states[prompt, place] for prompt, place in here]).mean(dim=0)
+        kept = bank.kept()[0][1][f"encoded/{name}"]
+        assert torch.allclose(kept, expected, atol=1e-5)
+
+
+def test_what_a_bank_trained_together_is_replaced_with_each_commit_and_removal(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "bank"
+    for name in ("ada", "bo"):
+        learn(base, path, {name: drawings / name}, method="fl2t", options=options("fl2t"), **FAST)
+    bank = Bank.open(path)
+    assert [p.name for p in path.glob("together*")] == ["together.1.safetensors"]
+    together = bank.together()
+    assert {key for key in together if key.startswith("proxy/")} == {"proxy/ada", "proxy/bo"}
+    assert bank.metadata("bo")["facts"]["together"]["loss"] > 0
+    method = teaching.build("fl2t", **bank.config)
+    bank.remove("ada", together=method.without(together, "ada"))  # type: ignore[attr-defined]
+    bank = Bank.open(path)
+    assert {key for key in bank.together() if key.startswith("proxy/")} == {"proxy/bo"}
+    Painter(base, bank).draw(["a photo of <bo>"], seeds=[0])
+    file = next(path.glob("together*"))
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(PerdureError, match="together.*damaged"):
+        bank.together()
+
+
+def test_a_learn_cut_in_its_second_step_ends_in_the_same_bits(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    class PlugPulled(Exception):
+        pass
+
+    steps: list[int] = []
+
+    def pull(progress: object) -> None:
+        steps.append(progress.step)  # type: ignore[attr-defined]
+        if steps == [1, 2, 3, 4, 1, 2, 3]:
+            raise PlugPulled
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings = {"method": "fl2t", "options": options("fl2t"), **FAST}
+    learn(base, whole, {"ada": drawings / "ada"}, **settings)
+    with pytest.raises(PlugPulled):
+        learn(base, cut, {"ada": drawings / "ada"}, report=pull, **settings)
+    assert Bank.open(cut).concepts == ()
+    record = resume(base, cut)
+    assert np.isfinite(record.facts["loss"])  # the first step's, which had ended
+    assert hashes(cut).keys() == hashes(whole).keys()
+    one, other = Bank.open(whole).together(), Bank.open(cut).together()
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = Bank.open(whole).kept()[0][1], Bank.open(cut).kept()[0][1]
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_learning_changes_the_drawing_and_nothing_in_the_base(

@@ -14,10 +14,22 @@ from torch import Tensor, nn
 
 from perdure.adapters import Prompts, adding, attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
+from perdure.methods.cidm import SCALE
 from perdure.methods.protocol import SHARED
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
-SMALL: dict[str, Any] = {"rank": 2, "penalty": 10.0, "mask_rank": 2, "hidden": 4, "replay": 2}
+SMALL: dict[str, Any] = {
+    "rank": 2,
+    "penalty": 10.0,
+    "mask_rank": 2,
+    "hidden": 4,
+    "replay": 2,
+    "shared": 2,
+    "gamma1": 1e-3,
+    "gamma2": 1e-3,
+    "width": 8,
+    "heads": 2,
+}
 
 
 def with_option(option: str) -> list[str]:
@@ -26,7 +38,11 @@ def with_option(option: str) -> list[str]:
 
 
 SEQUENTIAL = ["custom-diffusion", "dreambooth", "ewc", "generative-replay", "lora"]
-INDEPENDENT = ["custom-diffusion-merged", "gated", "lora-independent", "lora-merged"]
+INDEPENDENT = [name for name in sorted(METHODS) if METHODS[name].independent]
+BY_PROMPT = [name for name in sorted(METHODS) if METHODS[name].mixes_by == "prompt"]
+SHARE = {"cidm": SCALE}
+"""Of a single task in what is drawn, where that is not all of it."""
+CARRIES_THE_PAST = {"cidm"}  # its page says what a step carries of every task, and why it must
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 continual_methods = pytest.mark.parametrize(
@@ -36,6 +52,7 @@ low_rank_methods = pytest.mark.parametrize("name", with_option("rank"))
 weight_methods = pytest.mark.parametrize("name", sorted(set(METHODS) - {"textual-inversion"}))
 sequential_methods = pytest.mark.parametrize("name", SEQUENTIAL)
 independent_methods = pytest.mark.parametrize("name", INDEPENDENT)
+methods_that_mix_by_prompt = pytest.mark.parametrize("name", BY_PROMPT)
 
 
 def small(name: str) -> Method:
@@ -68,10 +85,22 @@ def prompts_of(*spoken: tuple[str, Tensor]) -> Prompts:
     return Prompts(states=states, spoken=said, ends=(1,) * len(spoken))
 
 
+def own_prompts(learner: Learner) -> Prompts:
+    """A prompt for each of the learner's concepts, by its present row."""
+    return prompts_of(*((name, row.detach()) for name, row in learner.tokens().items()))
+
+
+def mixed_as_trained(method: Method, kept: Sequence[Kept], prompts: Prompts) -> dict[str, Tensor]:
+    """The mixture for the first prompt's states and all concepts, without a method's own share."""
+    spoken = [name for said in prompts.spoken for name, _ in said]
+    mixed = method.mix(kept, spoken, prompts.states[0])
+    return {layer: dW / SHARE.get(method.name, 1) for layer, dW in mixed.items()}
+
+
 def painted(toy: Toy, method: Method, kept: Sequence[Kept], concept: str, row: Tensor) -> Tensor:
     """What the layers say to a prompt of the concept, drawn from what is kept."""
     prompts = prompts_of((concept, row))
-    toy.fold(method.mix(kept, [concept], prompts.states[0]))
+    toy.fold(mixed_as_trained(method, kept, prompts))
     with adding(toy.layers, method.added(kept, prompts)), torch.no_grad():
         return toy(prompts.states)[0, 0]
 
@@ -86,6 +115,16 @@ def start(method: Method, past: Sequence[Kept], *concepts: str, seed: int = 0) -
     generator = torch.Generator().manual_seed(seed)
     rows = {concept: torch.randn(5, generator=generator) for concept in concepts}
     return method.start(SHAPES, past, rows, generator, moments=moments_for(method))
+
+
+def mix(method: Method, kept: Sequence[Kept], spoken: Sequence[str]) -> dict[str, Tensor]:
+    """The mixture for a prompt that speaks of these concepts."""
+    if method.mixes_by != "prompt":
+        return method.mix(kept, spoken)
+    words = sorted(set(spoken)) or [""]
+    seeds = [int.from_bytes(concept.encode()[:4], "big") for concept in words]
+    states = [torch.randn(5, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return method.mix(kept, spoken, torch.stack(states))
 
 
 def loss_of(toy: Toy, learner: Learner) -> Tensor:
@@ -116,7 +155,7 @@ def learn(
             optimizer.step()
             losses.append(loss.item())
         learner.eval()
-        learner.see(prompts_of(*((n, row.detach()) for n, row in learner.tokens().items())))
+        learner.see(own_prompts(learner))
         learner.look_back(loss_of(toy, learner) for _ in range(2))
     return toy, learner, Kept(concepts, method.keep(learner)), losses
 
@@ -160,7 +199,7 @@ def test_the_past_is_unchanged_by_what_is_learned_later(name: str) -> None:
     kept = learn_all(method, "rex", "ada")
     before = digest(kept)
     learn(method, kept, "bo")
-    method.mix(kept, ["rex"])
+    mix(method, kept, ["rex"])
     assert digest(kept) == before
 
 
@@ -187,10 +226,36 @@ def test_what_is_kept_belongs_to_the_target_layers(name: str) -> None:
     assert all(tensor.device.type == "cpu" for tensor in kept[0].tensors.values())
 
 
+@methods_that_mix_by_prompt
+def test_a_prompt_is_drawn_with_a_weighted_sum_of_what_the_tasks_trained(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada", "bo")
+    alone = [{k: f["A"] @ f["B"] for k, f in task.factors().items()} for task in kept]
+    columns = torch.stack([torch.cat([one[k].flatten() for k in SHAPES]) for one in alone], dim=1)
+    mixed = mix(method, kept, ["rex", "bo"])
+    wanted = torch.cat([mixed[k].flatten() for k in SHAPES])
+    w = torch.linalg.lstsq(columns, wanted[:, None]).solution
+    assert torch.allclose(columns @ w, wanted[:, None], atol=1e-5)
+    assert (w >= 0).all()
+    with pytest.raises(ValueError, match="states"):
+        method.mix(kept, ["rex"])
+
+
+@methods_that_mix_by_prompt
+def test_the_order_of_the_tasks_does_not_change_what_a_prompt_is_drawn_with(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada", "bo")
+    one = mix(method, kept, ["rex", "bo"])
+    for order in ((2, 0, 1), (1, 2, 0), (2, 1, 0)):
+        other = mix(method, [kept[index] for index in order], ["bo", "rex"][::-1])
+        assert all(torch.allclose(one[k], other[k], atol=1e-6) for k in SHAPES)
+
+
 @every_method
 def test_drawing_the_new_concept_from_the_bank_equals_the_model_that_was_trained(name: str) -> None:
     method = small(name)
-    alone = method.all_at_once or name == "lora-merged"  # a mean of three is none of the three
+    # A mean of three is none of the three, nor is a weighted sum.
+    alone = method.all_at_once or name in {"lora-merged", *BY_PROMPT}
     kept = [] if alone else learn_all(method, "rex", "ada")
     toy, learner, task, _ = learn(method, kept, "bo")
     row = learner.tokens()["bo"].detach()
@@ -215,7 +280,7 @@ def test_a_bank_read_back_from_safetensors_draws_the_same_to_the_bit(
         tensors = {key: t for key, t in load_file(path).items() if key != "token/x"}
         read.append(Kept(task.concepts, tensors))
     for spoken in ([], ["rex"], ["rex", "ada"]):
-        assert same(method.mix(kept, spoken), method.mix(read, spoken))
+        assert same(mix(method, kept, spoken), mix(method, read, spoken))
     assert same(method.past(kept), method.past(read))
 
 
@@ -223,7 +288,7 @@ def test_a_bank_read_back_from_safetensors_draws_the_same_to_the_bit(
 def test_only_a_method_that_does_not_mix_by_the_bank_looks_at_what_is_spoken(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
-    all_the_same = same(method.mix(kept, ["rex"]), method.mix(kept, ["ada"]))
+    all_the_same = same(mix(method, kept, ["rex"]), mix(method, kept, ["ada"]))
     assert all_the_same is (method.mixes_by == "bank")
 
 
@@ -241,10 +306,25 @@ def test_only_a_method_that_adds_to_prompts_adds_something(name: str) -> None:
 def test_dense_deltas_are_fp32_and_have_the_layers_shapes(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
-    for deltas in (method.past(kept), method.mix(kept, ["rex", "ada"])):
+    for deltas in (method.past(kept), mix(method, kept, ["rex", "ada"])):
         for layer, dW in deltas.items():
             assert (dW.dtype, tuple(dW.shape)) == (torch.float32, SHAPES[layer])
             assert not dW.requires_grad
+
+
+@continual_methods
+def test_an_independent_method_learns_the_same_whatever_was_learned_before(name: str) -> None:
+    method = small(name)
+    kept = learn_all(method, "rex", "ada")
+    one, other = (start(method, past, "bo", seed=7) for past in ([], kept))
+    alone = same(one.state_dict(), other.state_dict()) and not method.past(kept)
+    if method.independent:
+        assert alone
+        one.see(own_prompts(one))
+        other.see(own_prompts(other))
+        assert same(method.keep(one), method.keep(other))
+    else:
+        assert not alone
 
 
 @every_method
@@ -316,18 +396,21 @@ def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str
         carried = [tuple(tensor.shape) for tensor in learner.buffers()]
         return [saved, [tuple(p.shape) for p in learner.parameters()], carried]
 
-    assert held(2) == held(20)
-    assert held(2)[0]
+    two, twenty = held(2), held(20)
+    if name in CARRIES_THE_PAST:
+        assert two.pop() != twenty.pop()
+    assert two == twenty
+    assert two[0]
 
 
 @continual_methods
 def test_taking_out_the_last_task_gives_the_bank_before_it(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
-    before = method.mix(kept, ["rex"])
+    before = mix(method, kept, ["rex"])
     kept.append(learn(method, kept, "bo")[2])
     method.check_removable(kept, "bo")
-    assert same(method.mix(kept[:-1], ["rex"]), before)
+    assert same(mix(method, kept[:-1], ["rex"]), before)
 
 
 @every_method
@@ -480,9 +563,9 @@ def test_an_independent_method_learns_in_any_order_and_lets_any_task_go(name: st
 def test_a_prompt_of_several_concepts_is_drawn_whatever_their_order(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada", "bo")
-    both = method.mix(kept, ["rex", "bo"])
-    assert same(both, method.mix(kept, ["bo", "rex"]))
-    assert same(both, method.mix(kept, ["bo", "rex", "bo"]))
+    both = mix(method, kept, ["rex", "bo"])
+    assert same(both, mix(method, kept, ["bo", "rex"]))
+    assert same(both, mix(method, kept, ["bo", "rex", "bo"]))
     for dW in both.values():
         assert torch.isfinite(dW).all()
 
@@ -491,11 +574,11 @@ def test_a_prompt_of_several_concepts_is_drawn_whatever_their_order(name: str) -
 def test_a_task_of_two_concepts_draws_both_as_it_was_trained(name: str) -> None:
     method = small(name)
     toy, learner, task, _ = learn(method, [], "rex", "ada")
-    prompts = prompts_of(*((n, row.detach()) for n, row in learner.tokens().items()))
+    prompts = own_prompts(learner)
     learner.read(prompts)
     with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
         trained = toy(prompts.states)
-    toy.fold(method.mix([task], ["rex", "ada"]))
+    toy.fold(mixed_as_trained(method, [task], prompts))
     with adding(toy.layers, method.added([task], prompts)), torch.no_grad():
         drawn = toy(prompts.states)
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6

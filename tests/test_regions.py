@@ -73,6 +73,19 @@ def test_what_a_method_adds_reaches_the_phrases_keys_and_values() -> None:
     assert torch.allclose(more[1], bare[1] + extra[0])
 
 
+@torch.no_grad()
+def test_every_layer_answers_to_its_own_states_of_the_phrase() -> None:
+    denoiser = torch.nn.ModuleDict({"a": Denoiser(), "b": Denoiser()})
+    states = torch.randn(2, 5, 6)
+    found = keys_and_values(denoiser, states, {})
+    for own, (name, module) in zip(states, denoiser.items(), strict=True):
+        k, v = found[f"{name}.attn2"]
+        assert torch.equal(k, module.attn2.to_k(own))
+        assert torch.equal(v, module.attn2.to_v(own))
+    with pytest.raises(ValueError, match="zip"):
+        keys_and_values(denoiser, torch.randn(3, 5, 6), {})
+
+
 @pytest.mark.parametrize(
     "box", [(0.5, 0, 0.5, 1), (0, 0.9, 1, 0.1), (-0.1, 0, 1, 1), (0, 0, 1.5, 1)]
 )
@@ -99,18 +112,19 @@ def test_a_box_on_the_command_line_that_cannot_be_read_is_refused(text: str, sen
         read_region(text)
 
 
-@pytest.mark.parametrize("method", ["gated", "lora-independent", "c-lora"])
+@pytest.mark.parametrize("method", ["c-lora", "fl2t", "gated", "lora-independent"])
 def test_a_box_over_the_whole_picture_draws_its_phrase(
     method: str, tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:
     base, bank = Base.open(tiny, device="cpu"), tmp_path / "bank"
+    options = {"rank": 2} | ({"together_steps": 2} if method == "fl2t" else {})
     for name in ("ada", "bo"):
         learn(
             base,
             bank,
             {name: drawings / name},
             method=method,
-            options={"rank": 2},
+            options=options,
             steps=4,
             lr=0.05,
         )
@@ -125,3 +139,30 @@ def test_a_box_over_the_whole_picture_draws_its_phrase(
     right = Region(phrase="a photo of <max>", box=RIGHT)
     with pytest.raises(PerdureError, match="<max>, which this bank has not learned"):
         painter.draw(["a photo of <ada>"], seeds=[3], regions=[right])
+
+
+def test_a_box_reads_a_token_with_a_row_for_every_layer_in_each_layer_by_its_own(
+    tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    base, bank = Base.open(tiny, device="cpu"), tmp_path / "bank"
+    pictures = {name: drawings / name for name in ("ada", "bo")}
+    options = {"rank": 2, "shared": 2}
+    learn(base, bank, pictures, method="cidm", options=options, steps=2)
+    base.fast_bf16 = False
+    painter = Painter(base, bank)  # of one task, so that the mixture is the same for all prompts
+    generator = torch.Generator().manual_seed(0)
+    painter.rows = {
+        name: 10 * torch.randn(row.shape, generator=generator) for name, row in painter.rows.items()
+    }
+    region = Region(phrase="a photo of <bo>", box=(0.0, 0.0, 1.0, 1.0))
+    drawn = [
+        np.asarray(painter.draw([prompt], seeds=[3], guidance=2, regions=boxes)[0], int)
+        for prompt, boxes in (
+            ("a photo of <bo>", []),
+            ("a photo of <ada>", [region]),
+            ("a photo of <ada>", []),
+        )
+    ]
+    phrase, boxed, plain = drawn
+    near, far = np.abs(boxed - phrase).mean(), np.abs(plain - phrase).mean()
+    assert near < 0.1 * far, (near, far)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from perdure.drawing.painter import Painter, draw
     from perdure.errors import PerdureError
     from perdure.learning.learn import learn, resume
+    from perdure.learning.many import learn_many, resume_many
     from perdure.learning.settings import LearnSettings
     from perdure.measuring.evaluate import evaluate
     from perdure.measuring.features import MetricEncoder
@@ -29,7 +30,9 @@ __all__ = [
     "draw",
     "evaluate",
     "learn",
+    "learn_many",
     "resume",
+    "resume_many",
 ]
 
 _HOMES = {
@@ -43,7 +46,9 @@ _HOMES = {
     "draw": "perdure.drawing.painter",
     "evaluate": "perdure.measuring.evaluate",
     "learn": "perdure.learning.learn",
+    "learn_many": "perdure.learning.many",
     "resume": "perdure.learning.learn",
+    "resume_many": "perdure.learning.many",
 }
 
 

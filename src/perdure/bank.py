@@ -4,18 +4,18 @@
       bank.json                          format, base, method, tasks; replaced atomically, last
       concepts/rex/concept.safetensors   `token/rex`; a task's factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
+      together.safetensors               what a method trains for all tasks at once; replaced whole
       .learning/                         the workspace of a learn that is under way
       .lock
 
 Only what bank.json lists exists: a writer first puts complete, synced files beside it and then
 replaces it, so a crash at any instant leaves the old bank or the new one. Files that it does not
 list are orphans of a crash; the next writer sweeps them, a reader never does. What the files say is
-bank_format's business, who may write them bank_writing's.
+bank_format's business, reading and checking them bank_reading's, who may write them bank_writing's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,14 +34,14 @@ from perdure.bank_format import (
     TaskRecord,
     as_json,
     check_concept_name,
-    check_new_names,
+    check_finite,
     check_tensors,
-    differences,
-    from_bytes,
     orphans,
     read_state,
     to_bytes,
+    together_to_bytes,
 )
+from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import WriterLock, writing_errors
 from perdure.durable import sync_folder, sync_tree, write_file
 from perdure.errors import PerdureError
@@ -49,7 +49,7 @@ from perdure.errors import PerdureError
 __all__ = ["FORMAT", "BaseIdentity", "Bank", "TaskRecord", "check_concept_name"]
 
 
-class Bank:
+class Bank(ReadableBank):
     """A folder of learned concepts that belongs to one base and one method.
 
     Make one with `create`, `open` or `open_or_create`. A `Bank` remembers bank.json as it was when
@@ -57,8 +57,7 @@ class Bank:
     """
 
     def __init__(self, path: Path, state: State) -> None:
-        self.path = path
-        self._state = state
+        super().__init__(path, state)
         self._lock = WriterLock(path)
 
     # Opening
@@ -107,146 +106,6 @@ class Bank:
         bank.check_method(method, config)
         return bank
 
-    def reload(self) -> None:
-        """Read bank.json again: another process may have written it."""
-        self._state = read_state(self.path)
-
-    # What it says
-
-    @property
-    def base(self) -> BaseIdentity:
-        """The base that the concepts were learned on."""
-        return self._state.base
-
-    @property
-    def method(self) -> str:
-        """Name of the method that learned the concepts."""
-        return self._state.method
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The method's configuration, as JSON values."""
-        return as_json(self._state.config)
-
-    @property
-    def tasks(self) -> tuple[TaskRecord, ...]:
-        """The tasks in the order in which they were learned."""
-        return self._state.tasks
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        """The concepts' names, without brackets, in the order in which they were learned."""
-        return tuple(name for task in self.tasks for name in task.concepts)
-
-    @property
-    def workspace(self) -> Path:
-        """`.learning/`, for a learn's request, checkpoint and log; it may not exist yet."""
-        return self.path / ".learning"
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of what bank.json says: it changes with every commit and remove."""
-        return hashlib.sha256(self._state.to_json().encode()).hexdigest()
-
-    def task_folder(self, task: TaskRecord | str) -> Path:
-        """Folder of a task's log, cost and previews. `task` as in `read`."""
-        return self.path / "tasks" / self._record(task).folder
-
-    def concept_file(self, concept: str) -> Path:
-        """The concept's safetensors file."""
-        return self.path / "concepts" / concept / self._state.files[self._known(concept)].name
-
-    # Checks
-
-    def check_base(self, identity: BaseIdentity) -> None:
-        """Raise PerdureError where `identity` is another base than the bank's (by its hash)."""
-        if identity.hash != self.base.hash:
-            raise PerdureError(
-                f"The bank {self.path} was learned on the base {self.base}, but the base in use is"
-                f" {identity}: open the bank with its own base, or give another --bank."
-            )
-
-    def check_method(self, method: str, config: Mapping[str, Any]) -> None:
-        """Raise PerdureError where the method or its configuration is not the bank's."""
-        if method != self.method:
-            raise PerdureError(
-                f"The bank {self.path} is learned with the method {self.method}, not {method}: use"
-                f" {self.method}, or give another --bank."
-            )
-        if different := differences(self.config, as_json(config)):
-            raise PerdureError(
-                f"The bank {self.path} is learned with {self.method} and {different}: use these"
-                " values, or give another --bank."
-            )
-
-    def check_new(self, concepts: Sequence[str]) -> None:
-        """Raise PerdureError where a name is malformed, known here, or given twice."""
-        check_new_names(self.path, concepts, known=self.concepts)
-
-    # Reading
-
-    def read(self, task: TaskRecord | str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What a task left behind.
-
-        Args:
-            task: its record, its folder's name, or the name of one of its concepts.
-
-        Returns:
-            tensors: `<layer>/<factor>` -> tensor, as the method kept them.
-            rows: concept -> (n, d) rows of its n tokens.
-
-        Raises:
-            PerdureError: for an unknown task, and a missing or damaged file.
-        """
-        tensors: dict[str, Tensor] = {}
-        rows: dict[str, Tensor] = {}
-        for concept in self._record(task).concepts:
-            factors, rows[concept], _ = self._load(concept)
-            tensors |= factors
-        return tensors, rows
-
-    def kept(self) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
-        """Every task's concepts and tensors, in order. Raises as `read`."""
-        return [(task.concepts, self._load(task.concepts[0])[0]) for task in self.tasks]
-
-    def rows(self) -> dict[str, Tensor]:
-        """Every concept's token rows (n, d), in order. Raises as `read`."""
-        return {concept: self._load(concept)[1] for concept in self.concepts}
-
-    def metadata(self, concept: str) -> dict[str, Any]:
-        """What the concept's file says of itself: format, method, config, base, task, facts."""
-        return self._load(concept)[2]
-
-    def _record(self, task: TaskRecord | str) -> TaskRecord:
-        name = task if isinstance(task, str) else task.folder
-        for record in self.tasks:
-            if name == record.folder or name in record.concepts:
-                return record
-        raise self._unknown(name)
-
-    def _known(self, concept: str) -> str:
-        if concept not in self._state.files:
-            raise self._unknown(concept)
-        return concept
-
-    def _unknown(self, name: str) -> PerdureError:
-        known = ", ".join(self.concepts) or "none yet"
-        return PerdureError(f"The bank {self.path} has no {name!r}; its concepts: {known}.")
-
-    def _load(self, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
-        """(factors, token rows, metadata) of one verified file."""
-        path = self.concept_file(concept)
-        mend = f"restore it from a backup, or `perdure remove {concept}` and learn it again"
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError as error:
-            raise PerdureError(f"{path} is missing, though bank.json lists it: {mend}.") from error
-        except OSError as error:
-            raise PerdureError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
-        if hashlib.sha256(data).hexdigest() != self._state.files[concept].sha256:
-            raise PerdureError(f"{path} is damaged (its checksum is not bank.json's): {mend}.")
-        return from_bytes(data, concept)
-
     # Writing
 
     @contextmanager
@@ -275,6 +134,7 @@ class Bank:
         method: str,
         config: Mapping[str, Any],
         extra_files: Mapping[str, bytes] | Path | None = None,
+        together: Mapping[str, Tensor] | None = None,
     ) -> TaskRecord:
         """Add one task: all of it, or after a crash at any instant nothing.
 
@@ -285,6 +145,7 @@ class Bank:
             facts: steps, seed, seconds, loss ...; JSON values.
             method: must be the bank's, and so must `config`.
             extra_files: relative name -> bytes, or a folder to be copied, for the task's folder.
+            together: what replaces `together()`; None leaves it as it is.
 
         Raises:
             PerdureError: for a name that is taken, another method, a locked bank, a full disk, and
@@ -319,14 +180,39 @@ class Bank:
             os.rename(staged_task, self.path / "tasks" / folder)
             sync_folder(self.path / "concepts")
             sync_folder(self.path / "tasks")
-            self._write_state(replace(self._state, tasks=(*self.tasks, record), files=files))
+            state = self._with_together(together)
+            self._write_state(replace(state, tasks=(*self.tasks, record), files=files))
+            self._sweep()
         return record
 
-    def remove(self, concept: str) -> None:
+    def set_together(self, together: Mapping[str, Tensor]) -> None:
+        """Replace what the tasks share, atomically. Raises PerdureError as `commit`."""
+        with self._writing("learn"):
+            self._write_state(self._with_together(together))
+            self._sweep()
+
+    def _with_together(self, together: Mapping[str, Tensor] | None) -> State:
+        """The state with a new file, put under a new name beside the one that is still listed."""
+        if together is None:
+            return self._state
+        if not together:
+            return replace(self._state, together=None)
+        check_finite(together, "what the tasks share")
+        data, sha256 = together_to_bytes(self._state, together)
+        old = self._state.together
+        name = "together.safetensors" if old is None else old.next_name()
+        staged = self._staging / name
+        write_file(staged, data)
+        os.rename(staged, self.path / name)
+        sync_folder(self.path)
+        return replace(self._state, together=ConceptFile(name=name, sha256=sha256))
+
+    def remove(self, concept: str, *, together: Mapping[str, Tensor] | None = None) -> None:
         """Forget a concept, and its task when it was the last of it; all of it or nothing.
 
         The other concepts of its task keep the task's factors: they move, unchanged, into the next
         one's file. Whether the method can do without them is the method's to say, beforehand.
+        `together` replaces what the tasks share; None leaves it as it is.
 
         Raises:
             PerdureError: for an unknown concept, a locked bank and a full disk.
@@ -349,7 +235,7 @@ class Bank:
                 files[rest[0]] = ConceptFile(name=name, sha256=sha256)
             tasks = [shorter if task is record else task for task in self.tasks]
             kept = tuple(task for task in tasks if task.concepts)
-            self._write_state(replace(self._state, tasks=kept, files=files))
+            self._write_state(replace(self._with_together(together), tasks=kept, files=files))
             self._sweep()
 
     def add_task_file(self, task: TaskRecord | str, name: str, data: bytes) -> Path:

@@ -24,6 +24,7 @@ __all__ = [
     "TaskRecord",
     "as_json",
     "check_concept_name",
+    "check_finite",
     "check_new_names",
     "check_tensors",
     "differences",
@@ -31,13 +32,15 @@ __all__ = [
     "orphans",
     "read_state",
     "to_bytes",
+    "together_to_bytes",
 ]
 
 FORMAT = 1
 """The format of bank.json and of the concepts' files that this version reads and writes."""
 
 _CONCEPT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
-_CONCEPT_FILE = re.compile(r"concept(?:\.(\d+))?\.safetensors")
+_CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
+_TOGETHER_FILE = re.compile(r"(together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"(\d{2,})-[A-Za-z0-9_+-]+")
 _TOKEN = "token/"
 _UNSET = object()
@@ -59,16 +62,16 @@ class TaskRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptFile:
-    """A concept's file in its folder, and the SHA-256 of its bytes."""
+    """A concept's file in its folder, or the bank's own, and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
 
     def next_name(self) -> str:
         """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
-        number = _CONCEPT_FILE.fullmatch(self.name)
-        assert number is not None
-        return f"concept.{int(number[1] or 0) + 1}.safetensors"
+        known = _CONCEPT_FILE.fullmatch(self.name) or _TOGETHER_FILE.fullmatch(self.name)
+        assert known is not None
+        return f"{known[1]}.{int(known[2] or 0) + 1}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,8 @@ class State:
     config: dict[str, Any]
     tasks: tuple[TaskRecord, ...] = ()
     files: Mapping[str, ConceptFile]
+    together: ConceptFile | None = None
+    """What the tasks share, in a file of the bank's own that is replaced whole."""
 
     def to_json(self) -> str:
         tasks = [
@@ -100,6 +105,8 @@ class State:
             "config": self.config,
             "tasks": tasks,
         }
+        if self.together is not None:
+            content["together"] = {"file": self.together.name, "sha256": self.together.sha256}
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -122,7 +129,14 @@ class State:
                 raise ValueError(f"bad task entry {task['folder']!r}")
             facts = dict(task["facts"])
             tasks.append(TaskRecord(folder=task["folder"], concepts=tuple(names), facts=facts))
+        together = None
+        if "together" in content:
+            entry = content["together"]
+            together = ConceptFile(name=entry["file"], sha256=entry["sha256"])
+            if not _TOGETHER_FILE.fullmatch(together.name):
+                raise ValueError(f"bad entry {entry!r}")
         return cls(
+            together=together,
             base=BaseIdentity(name=content["base"]["name"], hash=content["base"]["hash"]),
             method=str(content["method"]),
             config=dict(content["config"]),
@@ -162,6 +176,10 @@ def read_state(path: Path) -> State:
 def orphans(path: Path, state: State) -> Iterator[Path]:
     """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
     yield from (path / ".learning").glob("commit-*")
+    for file in path.iterdir():
+        own = state.together is not None and file.name == state.together.name
+        if not own and _TOGETHER_FILE.fullmatch(file.name):
+            yield file
     for home in _folders(path / "concepts"):
         kept = state.files.get(home.name)
         if kept is not None:
@@ -201,6 +219,20 @@ def to_bytes(
     # One key only: safetensors writes several in no fixed order.
     metadata = {"perdure": json.dumps(about, sort_keys=True, allow_nan=False)}
     data = safetensors.torch.save(tensors, metadata)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def together_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
+    """The safetensors file of what the tasks share, and its SHA-256."""
+    about = {
+        "format": FORMAT,
+        "method": state.method,
+        "config": state.config,
+        "base": asdict(state.base),
+    }
+    whole = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
+    metadata = {"perdure": json.dumps(about, sort_keys=True, allow_nan=False)}
+    data = safetensors.torch.save(whole, metadata)
     return data, hashlib.sha256(data).hexdigest()
 
 
@@ -269,11 +301,17 @@ def check_tensors(
     for name, row in rows.items():
         if row.ndim != 2:
             raise ValueError(f"rows of {name!r} must have the shape (n, d), not {tuple(row.shape)}")
-    for key, tensor in [*tensors.items(), *rows.items()]:
+    for key in [*tensors, *rows]:
         if key.startswith(_TOKEN):
             raise ValueError(f"the key {key!r} is kept for token rows")
+    check_finite({**tensors, **rows}, ", ".join(concepts))
+
+
+def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:
+    """Raise PerdureError where a tensor of what was learned is not finite."""
+    for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise PerdureError(
-                f"Learning {', '.join(concepts)} diverged ({key} is not finite), nothing was kept:"
+                f"Learning {what} diverged ({key} is not finite), nothing was kept:"
                 " learn it again with a lower learning rate or another seed."
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,11 @@ class Prompts:
     def concepts(self, prompt: int) -> tuple[str, ...]:
         """The concepts of one prompt, each once, in order."""
         return tuple(dict.fromkeys(name for name, _ in self.spoken[prompt]))
+
+    def encoded(self) -> dict[str, Tensor]:
+        """Concept -> mean (d,) of the states at its tokens, over all prompts that speak of it."""
+        states: dict[str, list[Tensor]] = {}
+        for prompt, spoken in enumerate(self.spoken):
+            for name, place in spoken:
+                states.setdefault(name, []).append(self.states[prompt, place])
+        return {name: torch.stack(of).mean(dim=0) for name, of in states.items()}

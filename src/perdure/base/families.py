@@ -28,6 +28,8 @@ class Family:
     """The pipeline's component that holds the target layers."""
     targets: Mapping[str, tuple[str, ...]]
     """Set of target layers -> how their names end; every linear and convolution where empty."""
+    cross_attention: str
+    """How the names of the modules end that read the prompt."""
 
 
 FAMILIES = (
@@ -40,6 +42,7 @@ FAMILIES = (
             "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
             "all": (),
         },
+        cross_attention="attn2",
     ),
 )
 

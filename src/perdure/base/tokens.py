@@ -56,7 +56,10 @@ class ConceptTokens:
 
     @torch.no_grad()
     def set(self, rows: Mapping[str, Tensor]) -> None:
-        """Make exactly these concepts known: name -> row (1, d)."""
+        """Make exactly these concepts known: name -> row (1, d).
+
+        Of rows (n, d) for n layers the first is set; `layerwise` serves the others.
+        """
         tokens = [f"<{name}>" for name in rows]
         self._refuse_words_of_base(tokens)
         for token in tokens:
@@ -70,7 +73,7 @@ class ConceptTokens:
         weight = self.embedding().weight
         weight.requires_grad_(False)
         for name, row in rows.items():
-            if row.shape != (1, weight.shape[1]):
+            if row.dim() != 2 or row.shape[1] != weight.shape[1]:
                 raise PerdureError(
                     f"The token <{name}> has the shape {tuple(row.shape)}, but this base needs "
                     f"(1, {weight.shape[1]}): it was learned on another base."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
+from perdure.base.layerwise import layer_states, reading, typical
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
 from perdure.errors import PerdureError
-from perdure.methods import Deltas, Kept, build
+from perdure.methods import Deltas, Kept, Together, build
 from perdure.quiet import quietly
 
 __all__ = ["Painter", "draw", "grid"]
@@ -36,6 +38,7 @@ class Painter:
         self.method = build(bank.method, **bank.config)
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
         self.kept = kept[:upto]
+        self.together = bank.together()
         rows = bank.rows()
         self.rows = {name: rows[name] for task in self.kept for name in task.concepts}
 
@@ -92,6 +95,7 @@ class Painter:
                         torch.no_grad(),
                         self.base.autocast(),
                         adding(self.base.layers, added),
+                        self._reading([prompts[i] for i in batch]),
                         attending(self.base.denoiser, boxes, len(batch)),
                     ):
                         out = self.base.pipeline(
@@ -117,8 +121,23 @@ class Painter:
     def _fold_for(self, prompt: str) -> None:
         spoken, states = self.base.tokens.check(prompt), None
         if self.method.mixes_by == "prompt":
-            states = self.base.states(self.base.tokens.ids([prompt]))[0].float()
-        self.base.fold(self.method.mix(self.kept, sorted(spoken), states))
+            states = typical(self._states([prompt]))[0].float()
+        if isinstance(self.method, Together):
+            mixed = self.method.mix_together(self.kept, self.together, sorted(spoken), states)
+        else:
+            mixed = self.method.mix(self.kept, sorted(spoken), states)
+        self.base.fold(mixed)
+
+    @torch.no_grad()
+    def _states(self, prompts: Sequence[str]) -> Tensor:
+        """What every cross-attention reads (L, N, P, d), once a prompt; L is 1 where all agree."""
+        return layer_states(self.base, self.base.tokens.ids(prompts), self.rows)
+
+    def _reading(self, prompts: Sequence[str]) -> AbstractContextManager[None]:
+        """A block in which each layer reads these prompts its own way, where tokens ask for it."""
+        if not self.method.layerwise:
+            return nullcontext()
+        return reading(self.base, self._states(prompts))
 
     @torch.no_grad()
     def _added(self, prompts: Sequence[str]) -> Deltas:
@@ -130,7 +149,7 @@ class Painter:
     @torch.no_grad()
     def _keys_and_values(self, phrase: str) -> dict[str, tuple[Tensor, Tensor]]:
         self._fold_for(phrase)
-        states = self.base.states(self.base.tokens.ids([phrase]))
+        states = self._states([phrase])[:, 0]
         return keys_and_values(self.base.denoiser, states, self._added([phrase]))
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:

@@ -1,8 +1,8 @@
 """Region control: inside a box the picture attends to the box's own phrase.
 
 The cross-attention of each box reads its own phrase and not the prompt, as in CIDM's
-context-controllable synthesis (arXiv 2410.17594). Self-attention and everything else
-see the picture whole.
+context-controllable synthesis (arXiv 2410.17594). Self-attention and everything else, the queries
+and outputs of the cross-attentions among it, see the picture whole and are the prompt's.
 """
 
 from __future__ import annotations
@@ -84,14 +84,18 @@ def keys_and_values(
 
     Args:
         denoiser: with the phrase's deltas folded in.
-        states: (1, P, d) of the phrase.
+        states: (L, P, d) of the phrase, one for each cross-attention in the order that the denoiser
+            lists them, or L = 1 where all read the same.
         added: layer -> (1, P, d_out), what a method adds on top; see `Method.added`.
     """
     found = {}
-    for name, module in _cross_attentions(denoiser).items():
+    modules = _cross_attentions(denoiser)
+    if len(states) == 1:
+        states = states.expand(len(modules), -1, -1)
+    for (name, module), own in zip(modules.items(), states, strict=True):
         pair = []
         for part in ("to_k", "to_v"):
-            out = getattr(module, part)(states)[0]
+            out = getattr(module, part)(own)
             if (extra := added.get(f"{name}.{part}")) is not None:
                 out = out + extra[0].to(out)
             pair.append(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,32 @@ from torch import Tensor
 
 from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
+from perdure.base.layerwise import cross_attentions
 from perdure.errors import PerdureError
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import LearnSettings, make_settings
-from perdure.methods import METHODS, Kept, Method, build
+from perdure.learning.settings import LearnSettings, make_settings, seed_for_concepts
+from perdure.learning.together import learn_together
+from perdure.methods import METHODS, Kept, Method, Together, build
 
-__all__ = ["Task", "at_once", "build_method", "discard", "interrupted", "learn", "resume"]
+__all__ = [
+    "MANY",
+    "Task",
+    "at_once",
+    "bank_for",
+    "build_method",
+    "discard",
+    "interrupted",
+    "learn",
+    "refuse_unfinished",
+    "resume",
+]
+
+MANY = "many.json"
+"""What `learn_many` was asked for; it lies in the workspace until all of it is done."""
 
 _REQUEST = "request.json"
 
@@ -43,6 +59,8 @@ class Task:
     """Concept name -> class noun, for measuring alone."""
     fingerprint: str
     """Of the bank when the task began."""
+    apart: bool = False
+    """Leave out what the method trains for the whole bank."""
 
     def save(self, path: Path) -> None:
         """Write the request, atomically."""
@@ -82,6 +100,7 @@ def learn(
     report: Callable[[Progress], None] = lambda progress: None,
     note: Callable[[str], None] = lambda sentence: None,
     wait: float = 0,
+    apart: bool = False,
     **settings: Any,
 ) -> TaskRecord:
     """Teach the bank the concepts of one task from their pictures.
@@ -96,15 +115,16 @@ def learn(
         report: told the progress after every step.
         note: told sentences for the user (pictures left out, a base that does not fit).
         wait: seconds to wait for another writer.
+        apart: leave out what the method trains for the whole bank: see `learn_many`.
         **settings: fields of `LearnSettings`.
 
     Raises PerdureError for anything that the user can mend; the bank is then what it was.
     """
-    bank = _bank(bank, base, method, options)
+    bank = bank_for(bank, base, method, options)
     base_method = build(bank.method, **bank.config)
     chosen = make_settings(base.hints.get("learning", {}), settings)
     with bank.lock(wait, verb="learn"):
-        _refuse_unfinished(bank)
+        refuse_unfinished(bank)
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
@@ -121,6 +141,7 @@ def learn(
             digests={name: p.digest for name, p in pictures.items()},
             nouns=dict(nouns or {}),
             fingerprint=bank.fingerprint,
+            apart=apart,
         )
         bank.clear_workspace()
         bank.workspace.mkdir(parents=True, exist_ok=True)
@@ -146,6 +167,10 @@ def resume(
     with bank.lock(wait, verb="learn"):
         bank.check_base(base.identity)
         path = bank.workspace / _REQUEST
+        if (bank.workspace / MANY).exists():
+            raise PerdureError(
+                f"Several concepts were learned at once in {bank.path}: go on with `resume_many`."
+            )
         if not path.exists():
             raise PerdureError(
                 f"Nothing was interrupted in {bank.path}: start with `perdure learn`."
@@ -179,9 +204,10 @@ def discard(bank: Bank | Path | str) -> None:
         bank.clear_workspace()
 
 
-def _bank(
+def bank_for(
     bank: Bank | Path | str, base: Base, method: str | None, options: Mapping[str, Any] | None
 ) -> Bank:
+    """The bank to learn into, made where it is missing; `method` and `options` must be its own."""
     if not isinstance(bank, Bank):
         path = Path(bank)
         if not (path / "bank.json").exists():
@@ -206,6 +232,8 @@ def at_once(bank: Path | str, method: str | None = None) -> bool:
 
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
+    if (many := bank.workspace / MANY).exists():
+        return tuple(json.loads(many.read_text())["sources"])
     path = bank.workspace / _REQUEST
     if not path.exists():
         return ()
@@ -213,7 +241,8 @@ def interrupted(bank: Bank) -> tuple[str, ...]:
     return () if set(names) <= set(bank.concepts) else names
 
 
-def _refuse_unfinished(bank: Bank) -> None:
+def refuse_unfinished(bank: Bank) -> None:
+    """PerdureError where a learn was cut short in this bank."""
     if names := ", ".join(f"<{name}>" for name in interrupted(bank)):
         raise PerdureError(
             f"A learn of {names} was interrupted in {bank.path}: go on with "
@@ -232,6 +261,8 @@ def _run(
 ) -> TaskRecord:
     """Encode, train and keep; the same from the start and from any checkpoint."""
     settings = task.settings
+    if method.independent:
+        settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
     base.aim(method.targets)
     latents: dict[str, Latents] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
@@ -248,6 +279,9 @@ def _run(
     kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
     old_rows = bank.rows()
     new_rows = {name: base.tokens.random_row(generator) for name in pictures}
+    if method.layerwise:
+        layers = len(cross_attentions(base))
+        new_rows = {name: row.repeat(layers, 1) for name, row in new_rows.items()}
     base.tokens.set({})
     own = prior(base, settings) if settings.prior else None
     base.tokens.set({**old_rows, **new_rows})
@@ -276,17 +310,34 @@ def _run(
     _assert_unmoved(base, old_rows)
     facts |= {
         "nouns": dict(task.nouns),
-        "settings": settings.to_json(),
+        "settings": task.settings.to_json(),
         "parameters": _count(learner),
     }
+    tensors = method.keep(learner)
+    rows = {name: row.detach().cpu() for name, row in learner.tokens().items()}
+    logs = {LOG: (bank.workspace / LOG).read_bytes()}
+    together = None
+    if isinstance(method, Together) and not task.apart:
+        together, facts["together"] = learn_together(
+            base,
+            method,
+            [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
+            {**old_rows, **rows},
+            bank.together(),
+            latents,
+            settings,
+            folder=bank.workspace / "together",
+            report=report,
+        )
     record = bank.commit(
         concepts=list(pictures),
-        tensors=method.keep(learner),
-        rows={name: row.detach().cpu() for name, row in learner.tokens().items()},
+        tensors=tensors,
+        rows=rows,
         facts=facts,
         method=method.name,
         config=bank.config,
-        extra_files={LOG: (bank.workspace / LOG).read_bytes()},
+        extra_files=logs,
+        together=together,
     )
     bank.clear_workspace()
     return record

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from perdure.adapters import Prompts, attached
 from perdure.base.base import Base
+from perdure.base.layerwise import layer_states, reading, typical
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
 from perdure.learning.drawn import REPLAY_PROMPT
@@ -81,12 +82,13 @@ def train(
     rates = [group["lr"] for group in optimizer.param_groups]
     named = dict(learner.named_parameters())
     done, spent = 0, 0.0
+    last: dict[str, float] = {}
     if path.exists():
         facts = load_checkpoint(path, parameters=named, optimizer=optimizer)
         done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
+        last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
     _cut_log(folder / LOG, done)
     began = time.monotonic()
-    last: dict[str, float] = {}
     with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
         for step in range(done, settings.steps):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -106,10 +108,15 @@ def train(
                     path,
                     parameters=named,
                     optimizer=optimizer,
-                    facts={"step": step + 1, "seconds": spent + time.monotonic() - began},
+                    facts={
+                        "step": step + 1,
+                        "seconds": spent + time.monotonic() - began,
+                        **last,
+                    },
                 )
         learner.eval()
-        learner.see(_speaking(base, learner, settings))
+        if learner.concepts:
+            learner.see(_speaking(base, learner, settings))
         learner.look_back(_single_losses(base, learner, latents, settings))
     return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
 
@@ -163,15 +170,14 @@ def _single_losses(
 
 @torch.no_grad()
 def _speaking(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
-    """Each new concept's token alone, and in every training template."""
-    prompts = [
-        text.format(f"<{name}>")
-        for name in learner.concepts
-        for text in dict.fromkeys(("{}", *settings.templates))
-    ]
-    ids = base.tokens.ids(prompts)
-    with base.tokens.serving(learner.tokens()):
-        return base.prompts(ids, base.states(ids).float())
+    """What `Learner.see` is given: prompts of the new concepts, by their trained tokens."""
+    tokens = learner.tokens()
+    alone = ("{}",) if learner.sees_tokens_alone else ()
+    texts = dict.fromkeys((*alone, *settings.templates))
+    ids = base.tokens.ids([text.format(f"<{name}>") for name in tokens for text in texts])
+    with base.tokens.serving(tokens):
+        parts = [typical(layer_states(base, part, tokens)).float() for part in ids.split(32)]
+    return base.prompts(ids, torch.cat(parts))
 
 
 def _denoising(
@@ -211,10 +217,12 @@ def _loss(
     places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
     t = (places * base.objective.steps).long()
     with base.autocast():
-        states = base.states(ids)
+        by_layer = layer_states(base, ids, learner.tokens())
+        states = typical(by_layer)
         learner.read(base.prompts(ids, states))
         noised = base.objective.noised(x, noise, t)
-        said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
+        with reading(base, by_layer):
+            said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
     return F.mse_loss(said.float(), base.objective.target(x, noise, t))
 
 

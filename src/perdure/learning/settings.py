@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from perdure.errors import PerdureError
+from perdure.randomness import seed_of
 
-__all__ = ["LearnSettings", "make_settings"]
+__all__ = ["LearnSettings", "make_settings", "seed_for_concepts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,14 @@ class LearnSettings:
     def to_json(self) -> dict[str, Any]:
         """Field name -> JSON value; `make_settings(values, {})` makes it again."""
         return asdict(self)
+
+
+def seed_for_concepts(seed: int, concepts: Sequence[str]) -> int:
+    """The seed of a task that depends on no other: from the settings' and its concepts' names.
+
+    So the task comes out the same whenever it is learned, and two concepts start differently.
+    """
+    return seed_of(seed, *json.dumps(sorted(concepts)).encode()) >> 1  # below 2^31, as all seeds
 
 
 def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:

@@ -2,6 +2,7 @@
 
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes, config_to_json
 from perdure.methods.registry import METHODS, build
+from perdure.methods.together import Together
 
 __all__ = [
     "METHODS",
@@ -10,6 +11,7 @@ __all__ = [
     "Learner",
     "Method",
     "Shapes",
+    "Together",
     "build",
     "config_to_json",
 ]

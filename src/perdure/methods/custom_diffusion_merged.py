@@ -35,6 +35,8 @@ ALIKE = 1e-6
 class MergedLearner(Learner):
     """A dense `dW` a layer, and after `see` the equations that the merged weights must meet."""
 
+    sees_tokens_alone: ClassVar[bool] = True
+
     def __init__(
         self, deltas: Mapping[str, FullRank], rows: Mapping[str, Tensor], G: Tensor
     ) -> None:
@@ -76,6 +78,7 @@ class CustomDiffusionMerged(Method):
     paper = "Kumari et al., CVPR 2023, arXiv 2212.04488"
     needs_moments: ClassVar[bool] = True
     moments_of_past: ClassVar[bool] = False
+    independent: ClassVar[bool] = True
 
     def start(
         self,

@@ -62,6 +62,7 @@ class Gated(Method):
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
     adds_to_prompts: ClassVar[bool] = True
+    independent: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

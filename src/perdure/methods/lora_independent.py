@@ -29,6 +29,7 @@ class LoRAIndependent(Method):
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
     mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "concepts"
+    independent: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

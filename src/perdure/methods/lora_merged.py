@@ -5,6 +5,7 @@ W = W_init + 1/N sum_t A_t B_t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class LoRAMerged(Method):
     name = "lora-merged"
     title = "LoRA, merged: an adapter a task on the untouched base, drawn as their mean"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; averaged as in common practice"
+    independent: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -25,6 +25,8 @@ Deltas = dict[str, Tensor]
 SHARED = "*"
 """Stands for the layer in the key of a kept tensor that all layers share, e.g. `*/features`."""
 
+_ENCODED = "encoded/"
+
 
 @dataclass(frozen=True, eq=False)
 class Kept:
@@ -33,7 +35,8 @@ class Kept:
     concepts: tuple[str, ...]
     """Names of the task's concepts, without brackets."""
     tensors: Mapping[str, Tensor]
-    """`<layer>/<factor>` -> tensor, e.g. `mid_block.attn2.to_k/A`. Token rows are not in here."""
+    """`<layer>/<factor>` -> tensor, e.g. `mid_block.attn2.to_k/A`; `encoded/<concept>` is not of a
+    layer. Token rows are not in here."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
@@ -42,11 +45,21 @@ class Kept:
         """Layer name -> factor name -> tensor."""
         by_layer: dict[str, dict[str, Tensor]] = {}
         for key, tensor in self.tensors.items():
+            if key.startswith(_ENCODED):
+                continue
             layer, slash, factor = key.rpartition("/")
             if not slash:
                 raise ValueError(f"the kept tensor {key!r} has no layer: name it <layer>/<factor>")
             by_layer.setdefault(layer, {})[factor] = tensor
         return by_layer
+
+    def encoded(self) -> dict[str, Tensor]:
+        """Concept -> mean of its encoded tokens (d,), where the method kept it (`encoded/rex`)."""
+        return {
+            key.removeprefix(_ENCODED): tensor
+            for key, tensor in self.tensors.items()
+            if key.startswith(_ENCODED)
+        }
 
 
 class Learner(nn.Module):
@@ -56,6 +69,9 @@ class Learner(nn.Module):
     parameter of its own. Layer and concept names may be any text (they hold dots, which
     `nn.ModuleDict` refuses), so deltas and rows sit in lists, in the order they were given.
     """
+
+    sees_tokens_alone: ClassVar[bool] = False
+    """Is each concept's token by itself among the prompts that `see` is given?"""
 
     def __init__(self, deltas: Mapping[str, Delta], rows: Mapping[str, Tensor]) -> None:
         super().__init__()
@@ -96,9 +112,9 @@ class Learner(nn.Module):
     def see(self, prompts: Prompts) -> None:
         """Called once, after the last step and before `look_back`, in evaluation mode.
 
-        ``prompts`` speak of the new concepts by their learned rows: of each concept its token alone
-        and every training template. For a method that keeps what the layers answer to them; by
-        default nothing is looked at.
+        ``prompts`` are every training template filled with each new concept, encoded with the
+        trained tokens: states in fp32, without a graph. Where the learner `sees_tokens_alone`,
+        each concept's token by itself comes first. By default nothing is noted.
         """
 
     def look_back(self, losses: Iterable[Tensor]) -> None:
@@ -143,6 +159,11 @@ class Method(ABC):
     """Which layers train: a key of `Family.targets`."""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
+    independent: ClassVar[bool] = False
+    """Does no task depend on another: do `start` and `past` leave the past alone? Then concepts
+    can be learned in any order, or at once, and the tasks come out the same."""
+    layerwise: bool = False
+    """Has a concept's token a row for every cross-attention layer? Then `rows` are (L, d)."""
     needs_moments: ClassVar[bool] = False
     """Does `start` need `moments`? Where not, none are computed and none are passed."""
     moments_of_past: ClassVar[bool] = True
@@ -301,6 +322,11 @@ def keep_factors(learner: Learner) -> dict[str, Tensor]:
         for layer, delta in learner.layer_deltas().items()
         for factor, tensor in delta.factors().items()
     }
+
+
+def keep_encoded(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `Kept.encoded` reads: concept -> (d,), as `encoded/<concept>`, copied to the CPU."""
+    return {f"{_ENCODED}{name}": e.detach().float().cpu().clone() for name, e in encoded.items()}
 
 
 def sum_low_rank(kept: Sequence[Kept]) -> Deltas:

@@ -4,11 +4,13 @@ from dataclasses import fields
 from typing import Any
 
 from perdure.methods.c_lora import CLoRA
+from perdure.methods.cidm import CIDM
 from perdure.methods.custom_diffusion import CustomDiffusion
 from perdure.methods.custom_diffusion_merged import CustomDiffusionMerged
 from perdure.methods.dreambooth import DreamBooth
 from perdure.methods.ewc import EWC
 from perdure.methods.feature_space import FeatureSpace
+from perdure.methods.fl2t import FL2T
 from perdure.methods.gated import Gated
 from perdure.methods.generative_replay import GenerativeReplay
 from perdure.methods.joint import Joint
@@ -23,11 +25,13 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         CLoRA,
+        CIDM,
         CustomDiffusion,
         CustomDiffusionMerged,
         DreamBooth,
         EWC,
         FeatureSpace,
+        FL2T,
         Gated,
         GenerativeReplay,
         Joint,

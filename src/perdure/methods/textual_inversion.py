@@ -4,6 +4,7 @@ v* = argmin_v L_diff(x, prompt with v)
 """
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class TextualInversion(Method):
     name = "textual-inversion"
     title = "Textual Inversion: a token a concept, the weights stay the base's"
     trains_weights = False
+    independent: ClassVar[bool] = True
     paper = "Gal et al., ICLR 2023, arXiv 2208.01618"
 
     def start(

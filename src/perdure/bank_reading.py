@@ -1,0 +1,189 @@
+"""What a bank says of itself and its concepts: read and verified, nothing is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from perdure.bank_format import (
+    BaseIdentity,
+    ConceptFile,
+    State,
+    TaskRecord,
+    as_json,
+    check_new_names,
+    differences,
+    from_bytes,
+    read_state,
+)
+from perdure.errors import PerdureError
+
+__all__ = ["ReadableBank"]
+
+
+class ReadableBank:
+    """The part of `Bank` that reads. It remembers bank.json as it was when it was last read."""
+
+    def __init__(self, path: Path, state: State) -> None:
+        self.path = path
+        self._state = state
+
+    def reload(self) -> None:
+        """Read bank.json again: another process may have written it."""
+        self._state = read_state(self.path)
+
+    # What it says
+
+    @property
+    def base(self) -> BaseIdentity:
+        """The base that the concepts were learned on."""
+        return self._state.base
+
+    @property
+    def method(self) -> str:
+        """Name of the method that learned the concepts."""
+        return self._state.method
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The method's configuration, as JSON values."""
+        return as_json(self._state.config)
+
+    @property
+    def tasks(self) -> tuple[TaskRecord, ...]:
+        """The tasks in the order in which they were learned."""
+        return self._state.tasks
+
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """The concepts' names, without brackets, in the order in which they were learned."""
+        return tuple(name for task in self.tasks for name in task.concepts)
+
+    @property
+    def workspace(self) -> Path:
+        """`.learning/`, for a learn's request, checkpoint and log; it may not exist yet."""
+        return self.path / ".learning"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what bank.json says: it changes with every commit and remove."""
+        return hashlib.sha256(self._state.to_json().encode()).hexdigest()
+
+    def task_folder(self, task: TaskRecord | str) -> Path:
+        """Folder of a task's log, cost and previews. `task` as in `read`."""
+        return self.path / "tasks" / self._record(task).folder
+
+    def concept_file(self, concept: str) -> Path:
+        """The concept's safetensors file."""
+        return self.path / "concepts" / concept / self._state.files[self._known(concept)].name
+
+    # Checks
+
+    def check_base(self, identity: BaseIdentity) -> None:
+        """Raise PerdureError where `identity` is another base than the bank's (by its hash)."""
+        if identity.hash != self.base.hash:
+            raise PerdureError(
+                f"The bank {self.path} was learned on the base {self.base}, but the base in use is"
+                f" {identity}: open the bank with its own base, or give another --bank."
+            )
+
+    def check_method(self, method: str, config: Mapping[str, Any]) -> None:
+        """Raise PerdureError where the method or its configuration is not the bank's."""
+        if method != self.method:
+            raise PerdureError(
+                f"The bank {self.path} is learned with the method {self.method}, not {method}: use"
+                f" {self.method}, or give another --bank."
+            )
+        if different := differences(self.config, as_json(config)):
+            raise PerdureError(
+                f"The bank {self.path} is learned with {self.method} and {different}: use these"
+                " values, or give another --bank."
+            )
+
+    def check_new(self, concepts: Sequence[str]) -> None:
+        """Raise PerdureError where a name is malformed, known here, or given twice."""
+        check_new_names(self.path, concepts, known=self.concepts)
+
+    # Reading
+
+    def read(self, task: TaskRecord | str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What a task left behind.
+
+        Args:
+            task: its record, its folder's name, or the name of one of its concepts.
+
+        Returns:
+            tensors: `<layer>/<factor>` -> tensor, as the method kept them.
+            rows: concept -> (n, d) rows of its n tokens.
+
+        Raises:
+            PerdureError: for an unknown task, and a missing or damaged file.
+        """
+        tensors: dict[str, Tensor] = {}
+        rows: dict[str, Tensor] = {}
+        for concept in self._record(task).concepts:
+            factors, rows[concept], _ = self._load(concept)
+            tensors |= factors
+        return tensors, rows
+
+    def kept(self) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+        """Every task's concepts and tensors, in order. Raises as `read`."""
+        return [(task.concepts, self._load(task.concepts[0])[0]) for task in self.tasks]
+
+    def together(self) -> dict[str, Tensor]:
+        """What the tasks share, as a `Together` method left it; empty where there is none.
+
+        Raises PerdureError where the file is missing or damaged.
+        """
+        file = self._state.together
+        if file is None:
+            return {}
+        mend = "restore it from a backup; the concepts' own files do not depend on it"
+        return safetensors.torch.load(self._verified(self.path / file.name, file, mend))
+
+    def rows(self) -> dict[str, Tensor]:
+        """Every concept's token rows (n, d), in order. Raises as `read`."""
+        return {concept: self._load(concept)[1] for concept in self.concepts}
+
+    def metadata(self, concept: str) -> dict[str, Any]:
+        """What the concept's file says of itself: format, method, config, base, task, facts."""
+        return self._load(concept)[2]
+
+    def _record(self, task: TaskRecord | str) -> TaskRecord:
+        name = task if isinstance(task, str) else task.folder
+        for record in self.tasks:
+            if name == record.folder or name in record.concepts:
+                return record
+        raise self._unknown(name)
+
+    def _known(self, concept: str) -> str:
+        if concept not in self._state.files:
+            raise self._unknown(concept)
+        return concept
+
+    def _unknown(self, name: str) -> PerdureError:
+        known = ", ".join(self.concepts) or "none yet"
+        return PerdureError(f"The bank {self.path} has no {name!r}; its concepts: {known}.")
+
+    def _load(self, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
+        """(factors, token rows, metadata) of one verified file."""
+        mend = f"restore it from a backup, or `perdure remove {concept}` and learn it again"
+        file = self._state.files[self._known(concept)]
+        return from_bytes(self._verified(self.concept_file(concept), file, mend), concept)
+
+    def _verified(self, path: Path, file: ConceptFile, mend: str) -> bytes:
+        """A listed file's bytes; PerdureError with the mend where they are not what was written."""
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise PerdureError(f"{path} is missing, though bank.json lists it: {mend}.") from error
+        except OSError as error:
+            raise PerdureError(f"{path} cannot be read ({error.strerror}): {mend}.") from error
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise PerdureError(f"{path} is damaged (its checksum is not bank.json's): {mend}.")
+        return data

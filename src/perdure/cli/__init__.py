@@ -1,0 +1,63 @@
+"""The command line: one typed function per verb; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import typer
+from rich.console import Console
+
+from perdure.cli.banks import evaluate, list_concepts, remove, show
+from perdure.cli.drawing import export, generate
+from perdure.cli.learning import learn
+from perdure.cli.surroundings import demo, doctor, methods, smallworld
+from perdure.errors import PerdureError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Teach one text-to-image model concept after concept; it keeps them all.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(learn)
+app.command()(generate)
+app.command("list")(list_concepts)
+app.command()(show)
+app.command()(remove)
+app.command()(evaluate)
+app.command()(export)
+app.command()(methods)
+app.command()(doctor)
+app.command()(smallworld)
+app.command()(demo)
+
+
+def main() -> None:
+    """Entry point: what the user can mend is one sentence and exit status 2."""
+    _quiet()
+    try:
+        app()
+    except PerdureError as error:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"perdure: {error}", markup=False
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(
+            "Interrupted; nothing is lost: go on with `perdure learn --resume`."
+        )
+        sys.exit(130)
+
+
+def _quiet() -> None:
+    """Libraries' own progress bars and advice are not for perdure's users."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    warnings.filterwarnings("ignore", module=r"(diffusers|transformers|torch)(\..*)?")

@@ -1,0 +1,205 @@
+"""`perdure learn`: read what was asked, teach, say what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from perdure.cli.console import bar, console, note
+from perdure.cli.options import BankOption, BaseOption, EncoderOption
+from perdure.errors import PerdureError
+
+if TYPE_CHECKING:
+    from perdure.bank import TaskRecord
+
+__all__ = ["learn"]
+
+
+def learn(
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(help="A folder of pictures per concept, or (with one --name) the files."),
+    ] = None,
+    bank: BankOption = Path("bank"),
+    name: Annotated[
+        list[str] | None,
+        typer.Option("--name", help="Name of the concept; by default the folder's name."),
+    ] = None,
+    base: BaseOption = "smallworld",
+    method: Annotated[
+        str, typer.Option(help="See `perdure methods`. Default: the bank's own, else c-lora.")
+    ] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", help="An option of the method, such as rank=8."),
+    ] = None,
+    noun: Annotated[
+        str, typer.Option(help="Class noun for text alignment; never trained on.")
+    ] = "",
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures in one pass.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Passes in one optimiser step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of the deltas.")] = None,
+    token_lr: Annotated[float | None, typer.Option(help="Learning rate of the token.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on the deltas.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="constant or cosine, to zero.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    template: Annotated[
+        list[str] | None, typer.Option("--template", help="Training prompt; {} is the token.")
+    ] = None,
+    fit: Annotated[str | None, typer.Option(help="crop or letterbox.")] = None,
+    flip: Annotated[bool | None, typer.Option(help="Learn mirrored pictures as well.")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Prior preservation: a prompt like 'a photo of a person'.")
+    ] = None,
+    prior_pictures: Annotated[int | None, typer.Option(help="How many prior pictures.")] = None,
+    prior_weight: Annotated[float | None, typer.Option(help="Weight of the prior's loss.")] = None,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted learn.")
+    ] = False,
+    discard: Annotated[
+        bool, typer.Option("--discard", help="Give up an interrupted learn.")
+    ] = False,
+    wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.")] = 0,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Concepts learned at once, for a method without order.")
+    ] = 1,
+    ray_address: Annotated[
+        str, typer.Option(help="Learn on this Ray cluster (pip install perdure[ray]).")
+    ] = "",
+    encoder: EncoderOption = "",
+    check: Annotated[
+        bool, typer.Option(help="Afterwards draw the earlier concepts again and compare.")
+    ] = True,
+) -> None:
+    """Teach the bank the concept of each folder, one after another (with joint: all at once)."""
+    from perdure.base.base import Base
+    from perdure.learning import learn as teaching
+    from perdure.learning import many
+
+    if (resume or discard) and pictures:
+        raise PerdureError("--resume and --discard take no pictures: the bank knows them.")
+    if discard:
+        teaching.discard(bank)
+        console.print("The interrupted learn is given up; the bank is as it was.")
+        return
+    tasks = [] if resume else _tasks(pictures or [], name or [])
+    opened = Base.open(base, encoder=encoder or None)
+    given: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "lr": lr,
+        "token_lr": token_lr,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "seed": seed,
+        "templates": tuple(template) if template else None,
+        "fit": fit,
+        "flip": flip,
+        "prior": prior,
+        "prior_pictures": prior_pictures,
+        "prior_weight": prior_weight,
+        "checkpoint_every": checkpoint_every,
+    }
+    given = {key: value for key, value in given.items() if value is not None}
+    workers: dict[str, Any] = {"processes": processes, "ray_address": ray_address or None}
+    talk: dict[str, Any] = {"note": note, "wait": wait}
+    if resume:
+        if given or option or method or name or noun:
+            raise PerdureError("--resume goes on with the options that the learn began with.")
+        if (bank / ".learning" / teaching.MANY).exists():
+            records = many.resume_many(base, bank, **workers, **talk)
+        else:
+            with bar("resuming") as report:
+                records = [teaching.resume(opened, bank, report=report, **talk)]
+        _learned(records)
+        _after(opened, bank, encoder, check)
+        return
+    given |= {"method": method or None, "options": _options(option or [])} | talk
+    together = {concept: source for task in tasks for concept, source in task.items()}
+    if teaching.at_once(bank, method or None):
+        tasks = [together]
+    if processes > 1 or ray_address:
+        nouns = dict.fromkeys(together, noun) if noun else {}
+        _learned(many.learn_many(base, bank, together, nouns=nouns, **workers, **given))
+        _after(opened, bank, encoder, check)
+        return
+    for task in tasks:
+        own = dict.fromkeys(task, noun) if noun else {}
+        with bar(", ".join(f"<{concept}>" for concept in task)) as report:
+            record = teaching.learn(opened, bank, task, nouns=own, report=report, **given)
+        _learned([record])
+        _after(opened, bank, encoder, check)
+
+
+def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
+    """Concept -> its folder or files, of each task."""
+    if not pictures:
+        raise PerdureError("Which pictures? Give a folder: perdure learn photos/rex --bank bank")
+    for path in pictures:
+        if not path.exists():
+            raise PerdureError(f"There is no {path}: give a folder of pictures, or picture files.")
+    if all(path.is_dir() for path in pictures):
+        given = list(names) or [path.resolve().name for path in pictures]
+        if len(given) != len(pictures):
+            raise PerdureError(
+                f"{len(pictures)} folders came with {len(given)} names: give as many."
+            )
+        if len(set(given)) != len(given):
+            twice = next(name for name in given if given.count(name) > 1)
+            raise PerdureError(f"Two folders are named {twice}: name each one with --name.")
+        return [{name: path} for name, path in zip(given, pictures, strict=True)]
+    if len(names) != 1:
+        raise PerdureError("Picture files are of one concept: name it with one --name.")
+    return [{names[0]: list(pictures)}]
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    """`rank=8` and the like, each value read as JSON where it is JSON."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise PerdureError(f"--option {pair!r} has no value: write it as name=value.")
+        try:
+            options[key.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            options[key.replace("-", "_")] = text
+    return options
+
+
+def _learned(records: Sequence[TaskRecord]) -> None:
+    for record in records:
+        names, facts = ", ".join(f"<{name}>" for name in record.concepts), record.facts
+        console.print(
+            f"learned {names} in {facts['seconds']:.0f} s: loss {facts['loss']:.4f}, "
+            f"penalty {facts['penalty']:.4g}, adapter norm {facts['norm']:.3f}, "
+            f"{facts['parameters']:,} parameters"
+        )
+
+
+def _after(base: Any, bank: Path, encoder: str, check: bool) -> None:
+    """The table of what this concept cost the others."""
+    if not check:
+        return
+    from perdure.measuring.cost import what_it_cost
+    from perdure.measuring.features import MetricEncoder
+
+    try:
+        costs = what_it_cost(base, bank, MetricEncoder.open(encoder or base.encoder))
+    except PerdureError as error:
+        note(f"What it cost the earlier concepts is not known. {error}")
+        return
+    if not costs:
+        return
+    table = Table("earlier concept", "likeness kept", "MMD x 1000", box=None)
+    for cost in costs:
+        table.add_row(f"<{cost.concept}>", f"{cost.likeness_kept:.3f}", f"{1000 * cost.mmd:.1f}")
+    console.print(table)

@@ -1,0 +1,74 @@
+"""Verbs that need no bank: methods, doctor, smallworld, demo."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perdure.cli.console import console
+from perdure.cli.options import BaseOption
+from perdure.errors import PerdureError
+
+__all__ = ["demo", "doctor", "methods", "smallworld"]
+
+
+def methods() -> None:
+    """List the methods, their papers and their options."""
+    from perdure.methods import METHODS
+
+    for name, method in METHODS.items():
+        console.print(f"{name}\n  {method.title}\n  {method.paper}")
+        for item in fields(method.Config):
+            console.print(f"    {item.name}={item.default!r}")
+
+
+def doctor(
+    base: BaseOption = "smallworld",
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure smallworld's quality as well (minutes).")
+    ] = False,
+    pictures: Annotated[int, typer.Option(min=8, help="Pictures drawn by --measure.")] = 512,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the model card and its figures.")
+    ] = None,
+) -> None:
+    """Say what machine and base this is, and whether they fit; with --measure, how good it is."""
+    from perdure.doctor import describe, quality
+
+    for name, value in describe(base):
+        console.print(f"{name:>24}  {value}")
+    if measure:
+        for row in quality(base, pictures=pictures, out=out, progress=console.print):
+            console.print(row)
+
+
+def smallworld(
+    out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
+    domain: Annotated[str, typer.Option(help="person, pet, place or object.")] = "person",
+    identity: Annotated[int, typer.Option(help="Seed of the identity.")] = 2_000_000,
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed, other pictures of the same.")] = 0,
+) -> None:
+    """Write a few pictures of one drawn identity, to learn from."""
+    from perdure.smallworld.pictures import write_pictures
+
+    try:
+        paths = write_pictures(out, domain=domain, identity=identity, count=count, seed=seed)
+    except ValueError as error:
+        raise PerdureError(f"{error}.") from error
+    console.print(f"{len(paths)} pictures in {out}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path(
+        "demo-out"
+    ),
+) -> None:
+    """Teach five people one after another, with the usual way and with C-LoRA, and compare."""
+    from perdure.benchmarks.demo import run_demo
+
+    page = run_demo(out, say=console.print)
+    console.print(f"\nOpen this page:  {page.resolve()}")

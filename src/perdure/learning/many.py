@@ -1,0 +1,323 @@
+"""Teach a bank many concepts at once, each in its own process, where none depends on another."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perdure.bank import Bank, TaskRecord
+from perdure.base.base import Base
+from perdure.errors import PerdureError
+from perdure.learning.latents import cache
+from perdure.learning.learn import (
+    MANY,
+    bank_for,
+    build_method,
+    interrupted,
+    learn,
+    refuse_unfinished,
+    resume,
+)
+from perdure.learning.loop import LOG
+from perdure.learning.pictures import read_pictures
+from perdure.learning.settings import make_settings, seed_for_concepts
+from perdure.learning.together import learn_together
+from perdure.methods import Kept, Together, build
+
+__all__ = ["learn_many", "resume_many"]
+
+Opener = Callable[[], Base]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked for: enough to go on with it after a kill."""
+
+    sources: Mapping[str, tuple[str, ...]]
+    """Concept -> its picture folder, or its picture files, in the order of the tasks."""
+    nouns: Mapping[str, str]
+    settings: Mapping[str, Any]
+    """The loop's options as they were given."""
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically."""
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(asdict(self)))
+        os.replace(partial, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One concept for one process: a bank of its own, from which the task is taken over."""
+
+    base: str | Path | Opener
+    bank: Path
+    concept: str
+    source: tuple[str, ...]
+    noun: str
+    threads: int
+    settings: Mapping[str, Any]
+
+
+def learn_many(
+    base: str | Path | Opener,
+    bank: Path | str,
+    concepts: Mapping[str, Path | str | Sequence[Path | str]],
+    *,
+    processes: int = 2,
+    ray_address: str | None = None,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    nouns: Mapping[str, str] | None = None,
+    note: Callable[[str], None] = lambda sentence: None,
+    wait: float = 0,
+    **settings: Any,
+) -> list[TaskRecord]:
+    """Teach the bank one task a concept, several at a time; committed in the order given.
+
+    The tasks are the same, bit for bit, as learned one by one or in another order. What the
+    method trains for the whole bank comes last, once, with the pictures of all of them.
+
+    Args:
+        base: the base's name, or a function of a module that opens it: every process does.
+        bank: the bank's folder, which is made where it is missing.
+        concepts: name -> a folder of pictures, or picture files.
+        processes: how many learn at a time; torch's threads are divided among them.
+        ray_address: a Ray cluster to learn on instead (`pip install perdure[ray]`). Bank, pictures
+            and base must lie on a file system that all its nodes see.
+        method, options, nouns, note, wait, settings: as for `learn`.
+
+    Raises PerdureError for anything that the user can mend, a method whose tasks depend on one
+    another, and where a process fails or is killed: what was committed stays, and `resume_many`
+    learns the rest.
+    """
+    if not isinstance(processes, int) or processes < 1:
+        raise PerdureError(f"processes is {processes!r}, but must be a whole number of at least 1.")
+    opened = _open(base)
+    there = (Path(bank) / "bank.json").exists()
+    name = method or (Bank.open(bank).method if there else "c-lora")
+    wanted = build_method(name, opened)
+    if not wanted.independent:
+        one = "all concepts in one task"
+        how = one if wanted.all_at_once else "every task on top of the ones before"
+        raise PerdureError(
+            f"{name} learns {how}, so not in several processes: leave --processes out, or take a "
+            "method whose tasks are independent."
+        )
+    make_settings(opened.hints.get("learning", {}), settings)
+    known = bank_for(Path(bank), opened, method, options)
+    with known.lock(wait, verb="learn"):
+        refuse_unfinished(known)
+        known.check_base(opened.identity)
+        known.check_new(list(concepts))
+        request = Request(
+            sources={name: _files(source) for name, source in concepts.items()},
+            nouns=dict(nouns or {}),
+            settings=settings,
+        )
+        known.clear_workspace()
+        known.workspace.mkdir(parents=True, exist_ok=True)
+        request.save(known.workspace / MANY)
+        return _run(opened, base, known, request, processes, ray_address, note)
+
+
+def resume_many(
+    base: str | Path | Opener,
+    bank: Path | str,
+    *,
+    processes: int = 2,
+    ray_address: str | None = None,
+    note: Callable[[str], None] = lambda sentence: None,
+    wait: float = 0,
+) -> list[TaskRecord]:
+    """Go on with a `learn_many` that was interrupted: only what is missing is learned.
+
+    Raises PerdureError where none was, and as `learn_many`.
+    """
+    opened, known = _open(base), Bank.open(bank)
+    with known.lock(wait, verb="learn"):
+        known.check_base(opened.identity)
+        path = known.workspace / MANY
+        if not path.exists():
+            raise PerdureError(
+                f"Nothing was interrupted in {known.path}: start with `perdure learn`."
+            )
+        values = json.loads(path.read_text())
+        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
+        return _run(opened, base, known, Request(**values), processes, ray_address, note)
+
+
+def _run(
+    opened: Base,
+    base: str | Path | Opener,
+    bank: Bank,
+    request: Request,
+    processes: int,
+    ray_address: str | None,
+    note: Callable[[str], None],
+) -> list[TaskRecord]:
+    """Learn what the bank lacks, commit it in order, then the step that is taken together."""
+    missing = [name for name in request.sources if name not in bank.concepts]
+    threads = torch.get_num_threads() if ray_address else torch.get_num_threads() // processes
+    jobs = []
+    for name in missing:
+        path = bank.workspace / "apart" / name
+        Bank.open_or_create(path, base=bank.base, method=bank.method, config=bank.config)
+        jobs.append(
+            Job(
+                base=base,
+                bank=path.resolve(),
+                concept=name,
+                source=request.sources[name],
+                noun=request.nouns.get(name, ""),
+                threads=max(1, threads),
+                settings=request.settings,
+            )
+        )
+    finished = _on_ray(jobs, ray_address) if ray_address else _in_processes(jobs, processes)
+    for job, sentences in finished:
+        for sentence in sentences:
+            note(sentence)
+        _take_over(bank, job)
+    method = build(bank.method, **bank.config)
+    if isinstance(method, Together):
+        _together(opened, bank, method, request)
+    bank.clear_workspace()
+    return [task for task in bank.tasks if task.concepts[0] in request.sources]
+
+
+def learn_alone(job: Job) -> list[str]:
+    """One job, in whatever process this is: from the start, or from where it was stopped.
+
+    Returns sentences for the user.
+    """
+    torch.set_num_threads(job.threads)
+    bank, notes = Bank.open(job.bank), list[str]()
+    if job.concept in bank.concepts:
+        return notes
+    base = _open(job.base)
+    if interrupted(bank):
+        resume(base, bank, note=notes.append)
+    else:
+        nouns = {job.concept: job.noun} if job.noun else {}
+        learn(
+            base,
+            bank,
+            {job.concept: _source(job.source)},
+            nouns=nouns,
+            note=notes.append,
+            apart=True,
+            **job.settings,
+        )
+    return notes
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[str]]]:
+    """The jobs as they are done, in their own order, each in a fresh process."""
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _leave_with_parent)
+    try:
+        futures = [pool.submit(learn_alone, job) for job in jobs]
+        for job, future in zip(jobs, futures, strict=True):
+            yield job, future.result()
+    except BrokenProcessPool as error:
+        raise PerdureError(
+            "A process that was learning has been killed (often for want of memory): go on with "
+            "`perdure learn --resume` and fewer --processes."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, list[str]]]:
+    """The jobs as a Ray cluster does them, in their own order."""
+    try:
+        import ray
+    except ImportError as error:
+        raise PerdureError(
+            "Learning on a cluster needs Ray: `pip install 'perdure[ray]'`, or leave "
+            "--ray-address out."
+        ) from error
+    ray.init(address=address, ignore_reinit_error=True)
+    remote = ray.remote(learn_alone)
+    references = [remote.remote(job) for job in jobs]
+    for job, reference in zip(jobs, references, strict=True):
+        yield job, ray.get(reference)
+
+
+def _take_over(bank: Bank, job: Job) -> None:
+    """Commit what a job learned, unchanged."""
+    done = Bank.open(job.bank)
+    record = done.tasks[0]
+    tensors, rows = done.read(record)
+    bank.commit(
+        concepts=record.concepts,
+        tensors=tensors,
+        rows=rows,
+        facts=record.facts,
+        method=bank.method,
+        config=bank.config,
+        extra_files={LOG: (done.task_folder(record) / LOG).read_bytes()},
+    )
+    shutil.rmtree(job.bank)
+
+
+def _together(base: Base, bank: Bank, method: Together, request: Request) -> None:
+    """The step that is taken together, with the pictures of all concepts of the request."""
+    settings = make_settings(base.hints.get("learning", {}), request.settings)
+    base.aim(method.targets)
+    latents = {
+        name: cache(
+            base,
+            read_pictures(_source(files), size=base.size, fit=settings.fit).tensor,
+            flip=settings.flip,
+        )
+        for name, files in request.sources.items()
+    }
+    together, _ = learn_together(
+        base,
+        method,
+        [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()],
+        bank.rows(),
+        bank.together(),
+        latents,
+        replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
+        folder=bank.workspace / "together",
+    )
+    if together is not None:
+        bank.set_together(together)
+
+
+def _open(base: str | Path | Opener) -> Base:
+    return base() if callable(base) else Base.open(base)
+
+
+def _files(source: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
+    several = [source] if isinstance(source, str | Path) else source
+    return tuple(str(Path(file).resolve()) for file in several)
+
+
+def _source(files: Sequence[str]) -> str | list[str]:
+    return files[0] if len(files) == 1 else list(files)
+
+
+def _leave_with_parent() -> None:
+    """A process whose parent was killed ends itself; what it wrote can be gone on with."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,380 @@
+"""FL2T: concepts learned apart, in any order or at once, then composed together (arXiv 2601.01963).
+
+Step 1, each concept alone:   dW_g = A_g B_g, its token, C_g = mean of its encoded tokens
+Step 2, the adapters frozen:  P^  = decoder(tgt = {P_g}, memory = states of the prompt)
+                              s_g = max over positions of cos(P^_g, state),   w = psi(s)
+                              dW^ = sum_g w_g dW_g
+L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(old prompt; dW^) - K/V(same; dW_old) ||^2
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from perdure.adapters.delta import Delta, without_autocast
+from perdure.adapters.prompts import Prompts
+from perdure.methods.cidm import check_form, psi, weighted
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    Shapes,
+    check_number,
+    check_whole,
+    keep_encoded,
+    keep_factors,
+    low_rank_deltas,
+)
+from perdure.methods.together import Together
+
+Relevance = Literal["softmax", "paper", "code"]
+
+OLD_PROMPTS = 4
+"""Prompts of old concepts in one step of the term nu."""
+
+_PROXY, _MODULE = "proxy/", "module/"
+
+
+class Proxies(nn.Module):
+    """P^ (N, G, d), unit length, of G proxies and the states (N, P, d) of N prompts.
+
+    One decoder layer at a small width: self-attention among the proxies, cross-attention to the
+    prompt, no positional code. Its output is added to the proxies and starts at zero: P^ = P.
+    """
+
+    def __init__(self, d: int, width: int, heads: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.down = nn.Linear(d, width, bias=False)
+        self.decoder = nn.TransformerDecoderLayer(
+            width, heads, dim_feedforward=2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
+        self.up = nn.Linear(width, d, bias=False)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.dim() > 1:
+                    bound = (6 / sum(parameter.shape)) ** 0.5
+                    parameter.uniform_(-bound, bound, generator=generator)
+                else:
+                    parameter.fill_(float("norm" in name and name.endswith("weight")))
+            self.up.weight.zero_()
+
+    def forward(self, P: Tensor, states: Tensor) -> Tensor:
+        with without_autocast(P):
+            states = states.float()
+            scale = P.shape[-1] ** 0.5  # entries of unit size for the decoder
+            tgt = self.down(F.normalize(P, dim=-1) * scale).expand(len(states), -1, -1)
+            memory = self.down(F.normalize(states, dim=-1) * scale)
+            moved = self.up(self.decoder(tgt, memory))
+            return F.normalize(F.normalize(P, dim=-1) + moved, dim=-1)
+
+
+class Mixture(Delta):
+    """`sum_g w_g A_g B_g` of frozen factors A (G, d_out, r), B (G, r, d_in), for weights w (N, G).
+
+    The weights are set before a pass: the same for all layers, one row for each of the N prompts.
+    """
+
+    def __init__(self, A: Tensor, B: Tensor) -> None:
+        super().__init__()
+        self.A: Tensor
+        self.B: Tensor
+        self.register_buffer("A", A.permute(1, 0, 2).flatten(1).contiguous(), persistent=False)
+        self.register_buffer("B", B.flatten(0, 1), persistent=False)
+        self.rank = B.shape[1]
+        self.w: Tensor | None = None
+
+    def of(self, x: Tensor, w: Tensor) -> Tensor:
+        """`sum_g w_ng dW_g x_n` (N, P, d_out) for x (N, P, d_in) and w (N, G)."""
+        each = w.repeat_interleave(self.rank, dim=1).to(x.dtype)
+        return F.linear(F.linear(x, self.B.to(x.dtype)) * each[:, None], self.A.to(x.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.w is None:
+            raise ValueError("the mixture has no weights: let the learner read the prompts first")
+        return self.of(x, self.w)
+
+    def dense(self) -> Tensor:
+        """For the mean weights of the prompts that were read last; zero before any."""
+        w = self.A.new_zeros(1, len(self.B) // self.rank) if self.w is None else self.w
+        with without_autocast(self.A):
+            return (self.A * w.mean(dim=0).repeat_interleave(self.rank)) @ self.B
+
+    def factors(self) -> dict[str, Tensor]:
+        return {}  # the tasks hold them
+
+
+class ApartLearner(Learner):
+    """Step 1: a fresh adapter and token, and what the token came to mean."""
+
+    def __init__(self, deltas: Mapping[str, Delta], rows: Mapping[str, Tensor]) -> None:
+        super().__init__(deltas, rows)
+        self.encoded: dict[str, Tensor] = {}
+
+    def see(self, prompts: Prompts) -> None:
+        self.encoded = prompts.encoded()
+
+
+class ComposeLearner(Learner):
+    """Step 2: the proxies and their decoder train, everything else is frozen."""
+
+    def __init__(
+        self,
+        deltas: Mapping[str, Mixture],
+        module: Proxies,
+        proxies: Mapping[str, Tensor],
+        C: Tensor,
+        old: Tensor,
+        old_concepts: Tensor,
+        config: "FL2T.Config",
+    ) -> None:
+        super().__init__(deltas, {})
+        self.config = config
+        self.names = tuple(proxies)
+        self.module = module
+        self.P = nn.ParameterList(nn.Parameter(P.clone().float()) for P in proxies.values())
+        self.C: Tensor
+        self.old: Tensor
+        self.old_concepts: Tensor
+        self.register_buffer("C", C, persistent=False)
+        self.register_buffer("old", old, persistent=False)
+        self.register_buffer("old_concepts", old_concepts, persistent=False)
+        self.chosen: Tensor = torch.arange(min(OLD_PROMPTS, len(old)))
+        self.states: Tensor | None = None
+
+    def moved(self, states: Tensor) -> Tensor:
+        """P^ (N, G, d) for prompts' states (N, P, d)."""
+        return self.module(torch.stack(list(self.P)), states)
+
+    def begin_step(self, generator: torch.Generator) -> None:
+        """The old prompts of this step."""
+        self.chosen = torch.randperm(len(self.old), generator=generator)[:OLD_PROMPTS]
+
+    def read(self, prompts: Prompts) -> None:
+        """The weights of the prompts, once for all layers."""
+        self.states = prompts.states.detach().float()
+        w = weights(self.moved(self.states), self.states, self.config)
+        for delta in self._deltas:
+            assert isinstance(delta, Mixture)
+            delta.w = w
+
+    def contrast(self) -> Tensor:
+        """InfoNCE over the prompts that were read last."""
+        return (
+            super().penalty()
+            if self.states is None
+            else info_nce(self.moved(self.states), self.C, self.config.contrast_tau)
+        )
+
+    def preservation(self) -> Tensor:
+        """The mean square of what dW^ changes, beside its own adapter, in an old concept's prompt;
+        the mean over prompts, positions, outputs and layers."""
+        if not len(self.chosen):
+            return super().penalty()
+        index = self.chosen.to(self.old.device)
+        states = self.old[index]
+        w = weights(self.moved(states), states, self.config)
+        alone = F.one_hot(self.old_concepts[index], len(self.names)).to(w)
+        with without_autocast(states):
+            squares = [
+                delta.of(states, w - alone).square().mean()
+                for delta in self._deltas
+                if isinstance(delta, Mixture)
+            ]
+        return torch.stack(squares).mean()
+
+    def penalty(self) -> Tensor:
+        """`mu InfoNCE + nu preservation`."""
+        total = super().penalty()
+        if self.config.mu:
+            total = total + self.config.mu * self.contrast()
+        if self.config.nu:
+            total = total + self.config.nu * self.preservation()
+        return total
+
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        return {"deltas": list(self.parameters()), "tokens": []}
+
+
+class FL2T(Together):
+    name = "fl2t"
+    title = "FL2T: adapters learned apart, composed by proxies that attend to the prompt"
+    paper = "arXiv 2601.01963, WACV 2026; our completion, see docs/methods/fl2t.md"
+    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "prompt"
+    independent: ClassVar[bool] = True
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(Together.Config):
+        rank: int = 16
+        """Rank of every `A_g B_g`."""
+        proxies: bool = True
+        """Off: no second step, and the weights come from C_g itself."""
+        width: int = 64
+        """Width of the decoder."""
+        heads: int = 4
+        """Its attention heads."""
+        relevance: Relevance = "softmax"
+        """psi: softmax(s / tau), or one of CIDM's forms `paper` and `code`."""
+        tau: float = 0.05
+        """Temperature of the softmax."""
+        mu: float = 0.1
+        """Weight of InfoNCE; 0 switches it off."""
+        contrast_tau: float = 0.1
+        """Temperature of InfoNCE."""
+        nu: float = 1.0
+        """Weight of the preservation of old concepts' keys and values; 0 switches it off."""
+        together_steps: int = 200
+        """Optimiser steps of the second step."""
+        together_lr: float = 1e-3
+        """Its learning rate."""
+
+        def __post_init__(self) -> None:
+            for option in ("rank", "width", "heads", "together_steps"):
+                check_whole("fl2t", option, getattr(self, option), 1)
+            for option in ("mu", "nu", "together_lr"):
+                check_number("fl2t", option, getattr(self, option), 0)
+            for option in ("tau", "contrast_tau"):
+                check_number("fl2t", option, getattr(self, option), 1e-6)
+            check_form("fl2t", "relevance", self.relevance, get_args(Relevance))
+            if not isinstance(self.proxies, bool):
+                raise ValueError(f"fl2t: proxies is {self.proxies!r}, but must be true or false")
+            if self.width % self.heads:
+                raise ValueError(
+                    f"fl2t: width is {self.width}, but must be a multiple of heads ({self.heads})"
+                )
+
+    config: Config
+
+    def start(
+        self,
+        shapes: Shapes,
+        past: Sequence[Kept],
+        rows: Mapping[str, Tensor],
+        generator: torch.Generator,
+        *,
+        moments: Tensor | None = None,
+    ) -> Learner:
+        if not rows:
+            raise ValueError(
+                "fl2t weighs its concepts by the words of a prompt, and this task has no token"
+            )
+        return ApartLearner(low_rank_deltas(shapes, self.config.rank, generator), rows)
+
+    def past(self, kept: Sequence[Kept]) -> Deltas:
+        return {}  # every concept trains on the untouched base
+
+    def keep(self, learner: Learner) -> dict[str, Tensor]:
+        assert isinstance(learner, ApartLearner)
+        return {**keep_factors(learner), **keep_encoded(learner.encoded)}
+
+    def together_settings(self) -> dict[str, Any] | None:
+        config = self.config
+        return (
+            {"steps": config.together_steps, "lr": config.together_lr} if config.proxies else None
+        )
+
+    def start_together(
+        self,
+        shapes: Shapes,
+        kept: Sequence[Kept],
+        together: Mapping[str, Tensor],
+        prompts: Prompts,
+        new: Sequence[str],
+        generator: torch.Generator,
+    ) -> Learner:
+        C = encoded(kept)
+        factors = [task.factors() for task in kept for _ in task.encoded()]
+        deltas = {
+            layer: Mixture(
+                torch.stack([f[layer]["A"].float() for f in factors]),
+                torch.stack([f[layer]["B"].float() for f in factors]),
+            )
+            for layer in shapes
+        }
+        names = list(C)
+        of = [prompts.concepts(index)[0] for index in range(len(prompts.spoken))]
+        old = [index for index, name in enumerate(of) if name not in new]
+        return ComposeLearner(
+            deltas,
+            self._module(together, len(C[names[0]]), generator),
+            {name: together.get(_PROXY + name, e) for name, e in C.items()},
+            torch.stack(list(C.values())),
+            prompts.states[old].float().cpu(),
+            torch.tensor([names.index(of[index]) for index in old], dtype=torch.long),
+            self.config,
+        )
+
+    def keep_together(self, learner: Learner) -> dict[str, Tensor]:
+        assert isinstance(learner, ComposeLearner)
+        module = {_MODULE + name: tensor for name, tensor in learner.module.state_dict().items()}
+        proxies = {_PROXY + name: P for name, P in zip(learner.names, learner.P, strict=True)}
+        return {key: t.detach().cpu().clone() for key, t in {**module, **proxies}.items()}
+
+    def without(self, together: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
+        return {key: tensor for key, tensor in together.items() if key != _PROXY + concept}
+
+    @torch.no_grad()
+    def mix_together(
+        self,
+        kept: Sequence[Kept],
+        together: Mapping[str, Tensor],
+        spoken: Sequence[str],
+        states: Tensor | None = None,
+    ) -> Deltas:
+        if not kept:
+            return {}
+        if states is None:
+            raise ValueError("fl2t weighs its concepts by the prompt: pass the states of its words")
+        C, states = encoded(kept), states.float().cpu()[None]
+        P = torch.stack([together.get(_PROXY + name, e).float() for name, e in C.items()])
+        if self.config.proxies and together:
+            module = self._module(together, P.shape[1], torch.Generator()).eval()
+            moved = module(P, states)
+        else:
+            moved = F.normalize(P, dim=-1)[None]
+        w = dict(zip(C, weights(moved, states, self.config)[0], strict=True))
+        return weighted(kept, torch.stack([sum_of(w, task) for task in kept]))
+
+    def _module(
+        self, together: Mapping[str, Tensor], d: int, generator: torch.Generator
+    ) -> Proxies:
+        module = Proxies(d, self.config.width, self.config.heads, generator)
+        trained = {
+            key.removeprefix(_MODULE): t for key, t in together.items() if key.startswith(_MODULE)
+        }
+        if trained:
+            module.load_state_dict(trained)
+        return module
+
+
+def encoded(kept: Sequence[Kept]) -> dict[str, Tensor]:
+    """Concept -> C_g (d,), fp32, in the order of the tasks."""
+    return {name: C.float() for task in kept for name, C in task.encoded().items()}
+
+
+def sum_of(w: Mapping[str, Tensor], task: Kept) -> Tensor:
+    """The weight of a task: that of its concepts together."""
+    return torch.stack([w[name] for name in task.encoded()]).sum()
+
+
+def weights(moved: Tensor, states: Tensor, config: FL2T.Config) -> Tensor:
+    """w (N, G) of P^ (N, G, d), unit length, and the prompts' states (N, P, d)."""
+    with without_autocast(moved):
+        s = (moved @ F.normalize(states, dim=-1).mT).amax(dim=-1)
+    return (
+        torch.softmax(s / config.tau, -1)
+        if config.relevance == "softmax"
+        else psi(s, config.relevance)
+    )
+
+
+def info_nce(moved: Tensor, C: Tensor, tau: float) -> Tensor:
+    """`-log exp(cos(P^_g, C_g) / tau) / sum_j exp(cos(P^_g, C_j) / tau)`, the mean over g and
+    prompts, of P^ (N, G, d) and C (G, d)."""
+    with without_autocast(moved):
+        logits = F.normalize(moved, dim=-1) @ F.normalize(C, dim=-1).T / tau
+    own = torch.arange(len(C), device=C.device).expand(len(moved), -1)
+    return F.cross_entropy(logits.flatten(0, 1), own.flatten())

@@ -1,0 +1,62 @@
+"""Methods with a second step: one small module that the tasks of a whole bank share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from perdure.adapters.prompts import Prompts
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+
+
+class Together(Method):
+    """A method that trains on after a task, with all tasks' tensors frozen.
+
+    What comes of it, `together`, belongs to no task: the bank keeps it in a file of its own and
+    replaces it whole, so the tasks' own files stay what they are in whatever order they came.
+    """
+
+    @abstractmethod
+    def together_settings(self) -> dict[str, Any] | None:
+        """Options of the loop that differ in the second step; None where it is switched off."""
+
+    @abstractmethod
+    def start_together(
+        self,
+        shapes: Shapes,
+        kept: Sequence[Kept],
+        together: Mapping[str, Tensor],
+        prompts: Prompts,
+        new: Sequence[str],
+        generator: torch.Generator,
+    ) -> Learner:
+        """What the second step trains, going on from `together` (empty at first).
+
+        `prompts` are every template filled with each concept of `kept`, encoded; `new` are the
+        concepts whose pictures are there. The learner has no tokens: they are frozen too.
+        """
+
+    @abstractmethod
+    def keep_together(self, learner: Learner) -> dict[str, Tensor]:
+        """What replaces `together`: name -> detached copy on the CPU."""
+
+    @abstractmethod
+    def without(self, together: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
+        """`together` after a concept was removed."""
+
+    @abstractmethod
+    def mix_together(
+        self,
+        kept: Sequence[Kept],
+        together: Mapping[str, Tensor],
+        spoken: Sequence[str],
+        states: Tensor | None = None,
+    ) -> Deltas:
+        """`mix` with what was trained together; `mix` itself is the same with none of it."""
+
+    def mix(
+        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
+    ) -> Deltas:
+        return self.mix_together(kept, {}, spoken, states)
