@@ -23,7 +23,7 @@ types: .venv/installed
 
 # Train smallworld's weights anew (hours on two cores); resumes where it was stopped.
 base: .venv/installed
-	for stage in data clip vae unet vision assemble; do \
+	for stage in data clip vae unet assemble vision further; do \
 	  $(BIN)/python -m perdure.smallworld.train $$stage || exit 1; done
 
 .venv/installed: pyproject.toml
