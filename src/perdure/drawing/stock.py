@@ -27,7 +27,7 @@ def stock_difference(painter: Painter, folder: Path | str, prompts: Sequence[str
     ours = painter.draw(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
     with quietly():
         stock = StableDiffusionPipeline.from_pretrained(
-            folder, safety_checker=None, requires_safety_checker=False
+            folder, use_safetensors=True, safety_checker=None, requires_safety_checker=False
         )
     stock.set_progress_bar_config(disable=True)
     stock.to(painter.base.device)

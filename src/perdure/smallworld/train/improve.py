@@ -26,13 +26,17 @@ __all__ = ["improve_decoder", "improve_unet", "improve_vision"]
 
 
 def _pipeline(weights: Path) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline.from_pretrained(weights / "base", dtype=torch.float32)
+    return StableDiffusionPipeline.from_pretrained(
+        weights / "base", dtype=torch.float32, use_safetensors=True
+    )
 
 
 def improve_vision(folder: Path, schedule: Schedule, weights: Path) -> None:
     """The metric encoder's image tower and identity head."""
     model = IdentityClip()
-    shipped = CLIPModel.from_pretrained(weights / "encoder", dtype=torch.float32)
+    shipped = CLIPModel.from_pretrained(
+        weights / "encoder", dtype=torch.float32, use_safetensors=True
+    )
     model.clip.load_state_dict(shipped.state_dict())
     head = load_file(weights / "encoder" / "identity_head.safetensors")["weight"]
     model.identity.weight.data.copy_(head)
