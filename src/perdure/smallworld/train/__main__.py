@@ -41,7 +41,7 @@ BATCHES = {
     "vision": 2 * VISION_PAIRS,
     "decoder": VAE_BATCH,
 }
-SEEDS = {"clip": 1, "vae": 2, "unet": 3, "decoder": 4, "vision": 5, "further": 3}
+SEEDS = {"data": 0, "clip": 1, "vae": 2, "unet": 3, "decoder": 4, "vision": 5, "further": 3}
 SCHEDULES = {
     "clip": Schedule(steps=800, lr=1e-3, warmup=60, weight_decay=0.05, save_every=100),
     "vision": Schedule(
@@ -61,23 +61,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/smallworld"))
     parser.add_argument("--steps", type=int, help="steps in all of this stage")
     parser.add_argument("--pairs", type=int, default=100_000, help="pairs of scenes to render")
+    parser.add_argument("--seed", type=int, help="of data or further: a second run wants its own")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="the shipped weights")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     if "RANK" in os.environ:  # under torchrun: several processes share a stage
         dist.init_process_group("gloo")
     work, stage, weights = options.work, options.stage, options.out
+    seed = SEEDS.get(stage, 0) if options.seed is None else options.seed
     torch.set_num_threads(options.threads)
     if stage == "data":
         render_scenes(work / "held-out", pairs=5000, seed=1, split="held-out")
-        render_scenes(work / "scenes", pairs=options.pairs)
+        render_scenes(work / "scenes", pairs=options.pairs, seed=seed)
         return
     plan = SCHEDULES.get(stage)
     if plan and options.steps:
         plan = dataclasses.replace(plan, steps=options.steps)
     if stage in IN_PLACE:
         assert plan is not None
-        improve(stage, work, plan, weights)
+        improve(stage, work, plan, weights, seed)
     else:
         from_scratch(stage, work, plan, weights)
 
@@ -103,14 +105,14 @@ def from_scratch(stage: str, work: Path, plan: Schedule | None, weights: Path) -
         return
     assemble(clip, vae, unet, weights)
     recipe = {
-        "stages": [facts_of(name, work / name) for name in SCRATCH],
+        "stages": [facts_of(name, work / name, SEEDS[name]) for name in SCRATCH],
         "training_pictures": len(scenes.pictures),
         "held_out_pictures": len(held_out.pictures),
     }
     (weights / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 
-def improve(stage: str, work: Path, plan: Schedule, weights: Path) -> None:
+def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) -> None:
     """Train a part of the shipped weights further, in place, and add the stage to the recipe."""
     folder = work / stage
     if stage == "vision":
@@ -119,17 +121,17 @@ def improve(stage: str, work: Path, plan: Schedule, weights: Path) -> None:
         scenes, held_out = load_scenes(work / "scenes"), load_scenes(work / "held-out")
         improve_decoder(scenes, held_out, folder, plan, weights)
     else:
-        improve_unet(load_scenes(work / "scenes"), folder, plan, weights)
+        improve_unet(load_scenes(work / "scenes"), folder, plan, weights, seed)
     if leads():
         recipe = json.loads((weights / "recipe.json").read_text())
-        recipe["stages"].append(facts_of(stage, folder))
+        recipe["stages"].append(facts_of(stage, folder, seed))
         (weights / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 
-def facts_of(stage: str, folder: Path) -> dict[str, object]:
+def facts_of(stage: str, folder: Path, seed: int) -> dict[str, object]:
     """What the recipe says of a stage that has run in ``folder``."""
     return stage_facts(
-        folder, name=stage, batch=BATCHES[stage], seed=SEEDS[stage], hardware=machine()
+        folder, name=stage, batch=BATCHES[stage], seed=seed, hardware=machine()
     )
 
 

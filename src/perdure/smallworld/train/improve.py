@@ -55,11 +55,13 @@ def improve_decoder(
         vae.half().save_pretrained(weights / "base" / "vae")
 
 
-def improve_unet(scenes: Scenes, folder: Path, schedule: Schedule, weights: Path) -> None:
+def improve_unet(
+    scenes: Scenes, folder: Path, schedule: Schedule, weights: Path, seed: int
+) -> None:
     """The U-Net, on the shipped autoencoder and text encoder."""
     pipeline = _pipeline(weights)
     pipeline.unet.set_attn_processor(AttnProcessor())
     parts = pipeline.vae, pipeline.text_encoder
-    unet = train_unet(*parts, scenes, folder, schedule, start=pipeline.unet)
+    unet = train_unet(*parts, scenes, folder, schedule, start=pipeline.unet, seed=seed)
     if leads():
         unet.half().save_pretrained(weights / "base" / "unet")
