@@ -1,6 +1,5 @@
 """Joint learning: one task, one adapter, as many passes over each concept's pictures as alone."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,10 @@ import torch
 
 from perdure.bank import Bank
 from perdure.base.base import Base
-from perdure.benchmarks.people import run_stream
-from perdure.benchmarks.results import numbers
+from perdure.benchmarks.records import numbers, read_records
+from perdure.benchmarks.runner import finish
+from perdure.benchmarks.runs import Run, run
+from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
 from perdure.learning.learn import at_once, interrupted, learn
 from perdure.methods import Kept, build
@@ -46,24 +47,38 @@ def test_a_bank_that_has_had_its_task_is_refused_and_stays_as_it_is(
 
 
 def test_a_stream_is_one_task_with_the_steps_of_all(
-    base: Base, drawings: Path, tmp_path: Path
+    tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:
-    folders = {name: drawings / name for name in ("ada", "bo", "cy")}
+    stream = Stream(
+        name="three",
+        concepts=tuple(
+            Photographed(
+                name=name,
+                noun="person",
+                files=tuple(str(path) for path in sorted((drawings / name).iterdir())),
+            )
+            for name in ("ada", "bo", "cy")
+        ),
+    )
+    cell = Run(
+        record=tmp_path / "records" / "joint.json",
+        work=tmp_path / "work",
+        stream=stream,
+        method="joint",
+        options={"rank": 2},
+        settings=FAST,
+        base=str(tiny),
+        pictures=2,
+    )
     for _ in range(2):  # the second finds the task learned
-        bank, _, record = run_stream(
-            base,
-            folders,
-            tmp_path / "bank",
-            method="joint",
-            options={"rank": 2},
-            pictures=2,
-            **FAST,
-        )
+        finish(cell, run)
+        bank = Bank.open(cell.work / "bank")
         assert [task.concepts for task in bank.tasks] == [("ada", "bo", "cy")]
-        assert record["settings"]["steps"] == 6
-    told = numbers(json.loads(json.dumps(record)))
+    (record,) = read_records(cell.record.parent)
+    assert record.data["settings"]["steps"] == 6
+    told = numbers(record)
     assert "forgetting" not in told and told["after"] == told["final"]
-    assert told["seconds"] == pytest.approx(record["seconds"][0] / 3)
+    assert told["seconds"] == pytest.approx(record.data["seconds"][0] / 3)
 
 
 def test_the_name_of_the_method_or_the_bank_says_whether_all_is_learned_at_once(

@@ -74,7 +74,7 @@ def test_several_concepts_in_one_task():
         tasks=[["a", "b"], ["c"]], scores={"identity": [[0.8, 0.6, None], [0.4, 0.5, 0.9]]}
     )
     assert matrix.concepts == ("a", "b", "c")
-    assert matrix.earlier() == ("a", "b")
+    assert matrix.earlier("identity") == ("a", "b")
     # (0.4 + 0.1) / 2 in every form, as there is one step only
     for function in (forgetting, forgetting_max, forgetting_coda):
         assert function(matrix, "identity") == pytest.approx(0.25)

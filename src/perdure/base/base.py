@@ -40,7 +40,8 @@ class Base:
     encoder: str
     """Folder or hub id of the metric encoder that goes with this base."""
     hints: Mapping[str, Any] = field(default_factory=dict)
-    """What the base's own `perdure.json` advises: `learning`, `methods`, `drawing`, `psnr`."""
+    """What the base's own `perdure.json` advises: `learning` for all methods and `learning_of` one,
+    `methods` (their options), `drawing`, `psnr`."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:

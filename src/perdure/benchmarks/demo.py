@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,10 @@ import torch
 
 from perdure.bank import Bank
 from perdure.base.base import Base
-from perdure.benchmarks.people import PeopleStream, run_stream
-from perdure.measuring.evaluate import Evaluation
+from perdure.benchmarks.runs import record_of, teach
+from perdure.benchmarks.streams import people
+from perdure.measuring.evaluate import Evaluation, evaluate
+from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import accuracy_final, forgetting, mean_right_after
 from perdure.measuring.overview import overview
 from perdure.measuring.report import write_report
@@ -29,18 +30,24 @@ METHODS = ("lora", "c-lora")
 
 
 def _run(
-    method: str, folders: dict[str, Path], path: Path, threads: int
+    method: str, sources: dict[str, list[Path]], path: Path, threads: int
 ) -> tuple[Path, Evaluation]:
     torch.set_num_threads(threads)
-    bank, evaluation, record = run_stream(
-        Base.open(),
-        folders,
+    base, stream = Base.open(), people(5)
+    encoder = MetricEncoder.open(base.encoder)
+    bank = teach(
+        base,
+        stream,
+        sources,
         path,
         method=method,
-        cost=True,
+        encoder=encoder,
         say=lambda line: print(line, flush=True),
     )
-    record |= {"stream": asdict(PeopleStream()), "chosen": {}}
+    began = time.monotonic()
+    evaluation = evaluate(base, bank, encoder, references=sources)
+    print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)
+    record = record_of(base, bank, evaluation, stream, seed=0)
     (path.parent / f"{method}-seed0.json").write_text(json.dumps(record) + "\n")
     return bank.path, evaluation
 
@@ -51,14 +58,14 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     What a run that was cut short had learned is kept and gone on from.
     """
     began = time.monotonic()
-    folders = PeopleStream().write(out / "photos")
-    say(f"drew {len(folders)} people, eight pictures each, in {out / 'photos'}")
+    sources = people(5).sources(out / "photos")
+    say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, (cores or 1) // len(METHODS))
     results: dict[str, tuple[Bank, Evaluation]] = {}
     with ProcessPoolExecutor(len(METHODS), mp_context=get_context("spawn")) as pool:
         running: dict[str, Any] = {
-            method: pool.submit(_run, method, folders, out / f"bank-{method}", threads)
+            method: pool.submit(_run, method, sources, out / f"bank-{method}", threads)
             for method in METHODS
         }
         for method, future in running.items():

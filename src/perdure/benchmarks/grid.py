@@ -1,60 +1,88 @@
-"""One run of a grid of runs, and its record."""
+"""The cells of a grid: methods x choices of settings x orders x seeds over one stream."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
+from perdure.benchmarks.runs import Run
+from perdure.benchmarks.streams import Stream
+from perdure.errors import PerdureError
+from perdure.methods import METHODS
 
-from perdure.base.base import Base
-from perdure.benchmarks.people import PeopleStream, run_stream
+__all__ = ["cells_of", "check_methods"]
 
-__all__ = ["Job", "name_of", "run_job"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of the grid; its record is the sign that it is finished."""
-
-    record: Path
-    work: Path
-    stream: PeopleStream
-    method: str
-    chosen: dict[str, Any]
-    seed: int
-    pictures: int
+_OWN = "method."
 
 
-def name_of(method: str, chosen: dict[str, Any], seed: int) -> str:
-    """Name of a run, and of its record."""
-    return "-".join([method, *(f"{k}={v}" for k, v in chosen.items()), f"seed{seed}"])
+def check_methods(names: Sequence[str]) -> None:
+    """PerdureError for a method that does not exist."""
+    for name in names:
+        if name not in METHODS:
+            raise PerdureError(
+                f"There is no method {name!r}: choose from {', '.join(sorted(METHODS))}, or 'all'."
+            )
 
 
-def run_job(job: Job) -> str:
-    """Run it on one thread, unless its record is there; returns a line about it."""
-    torch.set_num_threads(1)
-    if job.record.exists():
-        return f"{job.record.stem}: done before"
-    mark = "method."
-    own = {key.removeprefix(mark): v for key, v in job.chosen.items() if key.startswith(mark)}
-    settings = {key: value for key, value in job.chosen.items() if not key.startswith(mark)}
-    folders = job.stream.write(job.work / "photos")
-    _, _, facts = run_stream(
-        Base.open(),
-        folders,
-        job.work / "bank",
-        method=job.method,
-        options=own,
-        seed=job.seed,
-        pictures=job.pictures,
-        **settings,
-    )
-    facts |= {"stream": asdict(job.stream), "chosen": job.chosen}
-    job.record.parent.mkdir(parents=True, exist_ok=True)
-    partial = job.record.with_suffix(".partial")
-    partial.write_text(json.dumps(facts) + "\n")
-    partial.replace(job.record)
-    return f"{job.record.stem}: done"
+def cells_of(
+    stream: Stream,
+    *,
+    methods: Sequence[str],
+    out: Path,
+    work: Path,
+    seeds: int = 1,
+    orders: int = 1,
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    pictures: int = 8,
+    moments: Literal["all", "ends"] = "all",
+    pairs: int = 0,
+    base: str = "smallworld",
+    encoder: str | None = None,
+) -> list[Run]:
+    """One `Run` a method, choice, order and seed; records below ``out``, banks below ``work``.
+
+    Args:
+        stream: what is taught.
+        methods: by name; PerdureError for one that does not exist.
+        out, work: folders.
+        seeds: 0, 1, ... of everything random in learning and drawing.
+        orders: the order as listed, and further permutations.
+        vary: `lr` and the like, or `method.rank` and the like -> values, all combined.
+        pictures, moments, pairs, base, encoder: as in `Run`.
+    """
+    check_methods(methods)
+    choices = [
+        dict(choice)
+        for choice in itertools.product(
+            *([(key, value) for value in values] for key, values in (vary or {}).items())
+        )
+    ]
+    cells = []
+    for method, chosen, order, seed in itertools.product(
+        methods, choices, range(orders), range(seeds)
+    ):
+        name = _name(method, chosen, seed, order)
+        cells.append(
+            Run(
+                record=out / f"{name}.json",
+                work=work / name,
+                stream=stream.ordered(order),
+                method=method,
+                options={k.removeprefix(_OWN): v for k, v in chosen.items() if k.startswith(_OWN)},
+                settings={k: v for k, v in chosen.items() if not k.startswith(_OWN)},
+                seed=seed,
+                base=base,
+                encoder=encoder,
+                pictures=pictures,
+                moments=moments,
+                pairs=pairs,
+            )
+        )
+    return cells
+
+
+def _name(method: str, chosen: Mapping[str, Any], seed: int, order: int) -> str:
+    parts = [method, *(f"{key}={value}" for key, value in chosen.items()), f"seed{seed}"]
+    return "-".join([*parts, f"order{order}"] if order else parts)

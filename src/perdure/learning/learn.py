@@ -21,7 +21,7 @@ from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import LearnSettings, make_settings, seed_for_concepts
+from perdure.learning.settings import LearnSettings, advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
 from perdure.methods import METHODS, Kept, Method, Together, build
 
@@ -122,7 +122,7 @@ def learn(
     """
     bank = bank_for(bank, base, method, options)
     base_method = build(bank.method, **bank.config)
-    chosen = make_settings(base.hints.get("learning", {}), settings)
+    chosen = make_settings(advised(base.hints, bank.method), settings)
     with bank.lock(wait, verb="learn"):
         refuse_unfinished(bank)
         bank.check_base(base.identity)

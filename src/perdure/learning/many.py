@@ -31,7 +31,7 @@ from perdure.learning.learn import (
 )
 from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
-from perdure.learning.settings import make_settings, seed_for_concepts
+from perdure.learning.settings import advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
 from perdure.methods import Kept, Together, build
 
@@ -115,7 +115,7 @@ def learn_many(
             f"{name} learns {how}, so not in several processes: leave --processes out, or take a "
             "method whose tasks are independent."
         )
-    make_settings(opened.hints.get("learning", {}), settings)
+    make_settings(advised(opened.hints, name), settings)
     known = bank_for(Path(bank), opened, method, options)
     with known.lock(wait, verb="learn"):
         refuse_unfinished(known)
@@ -274,7 +274,7 @@ def _take_over(bank: Bank, job: Job) -> None:
 
 def _together(base: Base, bank: Bank, method: Together, request: Request) -> None:
     """The step that is taken together, with the pictures of all concepts of the request."""
-    settings = make_settings(base.hints.get("learning", {}), request.settings)
+    settings = make_settings(advised(base.hints, bank.method), request.settings)
     base.aim(method.targets)
     latents = {
         name: cache(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from perdure.errors import PerdureError
 from perdure.randomness import seed_of
 
-__all__ = ["LearnSettings", "make_settings", "seed_for_concepts"]
+__all__ = ["LearnSettings", "advised", "make_settings", "seed_for_concepts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,11 @@ def seed_for_concepts(seed: int, concepts: Sequence[str]) -> int:
     So the task comes out the same whenever it is learned, and two concepts start differently.
     """
     return seed_of(seed, *json.dumps(sorted(concepts)).encode()) >> 1  # below 2^31, as all seeds
+
+
+def advised(hints: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """What a base's `perdure.json` advises for a method: `learning`, and over it `learning_of`."""
+    return {**hints.get("learning", {}), **hints.get("learning_of", {}).get(method, {})}
 
 
 def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:

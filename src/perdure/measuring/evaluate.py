@@ -6,9 +6,10 @@ with the first i + 1 tasks alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -84,6 +85,9 @@ def evaluate(
     *,
     references: Mapping[str, Path | Sequence[Path]] | None = None,
     nouns: Mapping[str, str] | None = None,
+    phrases: Mapping[str, str] | None = None,
+    styles: Collection[str] = (),
+    moments: Literal["all", "ends"] = "all",
     pictures: int = 8,
     contexts: Sequence[str] = CONTEXTS,
     seed: int = 1000,
@@ -98,6 +102,10 @@ def evaluate(
         references: concept -> real pictures of it; without them only drawings are compared.
         nouns: concept -> the class noun that stands for its token in text alignment; by default
             what the bank was told, else "subject".
+        phrases: concept -> how the prompts speak of it, with `{}` for its token (the default).
+        styles: concepts that are styles: they have no identity to score.
+        moments: score every concept after every task, or only after its own and after the last,
+            which a long stream can afford.
         pictures: drawn for each concept at each moment, from the seeds ``seed``, ``seed + 1``, ...
         contexts: prompts with `{}` for the token, drawn after every task.
         seed: first seed.
@@ -109,7 +117,9 @@ def evaluate(
         for name, source in (references or {}).items()
     }
     images = {name: _images(tensor) for name, tensor in real.items()}
-    likeness = {name: encoder.identities(shown) for name, shown in images.items()}
+    likeness = {
+        name: encoder.identities(shown) for name, shown in images.items() if name not in styles
+    }
     general = {name: encoder.pictures(shown) for name, shown in images.items()}
     bounds = _bounds(base, encoder, real, likeness)
     matrix = TaskMatrix(tasks=())
@@ -121,16 +131,22 @@ def evaluate(
     ordinary = encoder.pictures(untouched.draw([*ORDINARY, *ORDINARY], seeds=seeds))
     for task, record in enumerate(bank.tasks):
         painter = Painter(base, bank, upto=task + 1)
-        cells: dict[str, dict[str, float]] = {}
+        cells: dict[str, dict[str, float | None]] = {}
         progress(f"drawing {len(painter.rows)} concepts as they were after <{record.concepts[0]}>")
-        drift = painter.draw([*ORDINARY, *ORDINARY], seeds=seeds)
-        apart = float(1 - (encoder.pictures(drift) * ordinary).sum(1).mean())
+        at_end = task == len(bank.tasks) - 1
+        apart: float | None = None
+        if moments == "all" or at_end:
+            drift = encoder.pictures(painter.draw([*ORDINARY, *ORDINARY], seeds=seeds))
+            apart = float(1 - (drift * ordinary).sum(1).mean())
         for name in painter.rows:
+            if moments == "ends" and not at_end and name not in record.concepts:
+                continue
+            spoken = (phrases or {}).get(name, "{}").format(f"<{name}>")
             plain = painter.draw(
-                [PLAIN.format(f"<{name}>")] * pictures, seeds=range(seed, seed + pictures)
+                [PLAIN.format(spoken)] * pictures, seeds=range(seed, seed + pictures)
             )
             drawn.setdefault(name, {})[task] = plain
-            prompts = [text.format(f"<{name}>") for text in contexts]
+            prompts = [text.format(spoken) for text in contexts]
             shown = painter.draw(prompts, seeds=range(seed, seed + len(prompts)))
             in_context[name] = list(zip(prompts, shown, strict=True))
             features, who = encoder.pictures(plain), encoder.identities(plain)
@@ -140,7 +156,7 @@ def evaluate(
             words = encoder.texts([text.format(_article(noun)) for text in contexts])
             seen = encoder.pictures(shown)
             first = at_first.setdefault(name, who)
-            cell = {
+            cell: dict[str, float | None] = {
                 "likeness_kept": float((who * first).sum(1).mean()),
                 "mmd_change": mmd(first, who),
                 "text_alignment": text_alignment(seen, words),
@@ -148,8 +164,9 @@ def evaluate(
                 "base_drift": apart,
             }
             if name in real:
+                if name in likeness:
+                    cell["identity"] = image_alignment(who, likeness[name])
                 cell |= {
-                    "identity": image_alignment(who, likeness[name]),
                     "image_alignment": image_alignment(features, general[name]),
                     "mmd": mmd(features, general[name]),
                     "kid": kid(features, general[name]),
@@ -171,7 +188,8 @@ def _bounds(
     base: Base, encoder: MetricEncoder, real: Mapping[str, Tensor], likeness: Mapping[str, Tensor]
 ) -> dict[str, Bounds]:
     bounds = {}
-    for name, tensor in real.items():
+    for name in likeness:
+        tensor = real[name]
         others = [features for other, features in likeness.items() if other != name]
         if not others or len(tensor) < 2:
             continue

@@ -155,9 +155,19 @@ class TaskMatrix:
             raise ValueError(f"{score} of {concept!r} after task {moment} was not measured")
         return value
 
-    def earlier(self) -> tuple[str, ...]:
-        """The concepts learned before the last task: those that could be forgotten."""
-        return tuple(name for task in self.tasks[:-1] for name in task)
+    def scored(self, score: str) -> tuple[str, ...]:
+        """The concepts that `score` applies to: those with a value of it at some moment."""
+        columns = zip(*self._rows(score), strict=True) if self.tasks else ()
+        return tuple(
+            name
+            for name, column in zip(self.concepts, columns, strict=True)
+            if any(value is not None for value in column)
+        )
+
+    def earlier(self, score: str) -> tuple[str, ...]:
+        """Of `scored`, those learned before the last task: those that could be forgotten."""
+        last = self.tasks[-1] if self.tasks else ()
+        return tuple(name for name in self.scored(score) if name not in last)
 
 
 def _mean(values: Sequence[float], what: str) -> float:
@@ -173,12 +183,12 @@ def _sign(matrix: TaskMatrix, score: str) -> float:
 
 def right_after(matrix: TaskMatrix, score: str) -> dict[str, float]:
     """S[j, j] of every concept: its score right after its own task, nothing taught since."""
-    return {c: matrix.need(score, matrix.learned_at(c), c) for c in matrix.concepts}
+    return {c: matrix.need(score, matrix.learned_at(c), c) for c in matrix.scored(score)}
 
 
 def final(matrix: TaskMatrix, score: str) -> dict[str, float]:
     """S[N, j] of every concept: its score after the last task."""
-    return {c: matrix.need(score, -1, c) for c in matrix.concepts}
+    return {c: matrix.need(score, -1, c) for c in matrix.scored(score)}
 
 
 def mean_right_after(matrix: TaskMatrix, score: str) -> float:
@@ -196,7 +206,7 @@ def final_earlier(matrix: TaskMatrix, score: str) -> float:
 
     Of the score `mmd_change` this is F_mmd.
     """
-    return _mean([matrix.need(score, -1, c) for c in matrix.earlier()], "final_earlier")
+    return _mean([matrix.need(score, -1, c) for c in matrix.earlier(score)], "final_earlier")
 
 
 def forgetting(matrix: TaskMatrix, score: str) -> float:
@@ -207,7 +217,7 @@ def forgetting(matrix: TaskMatrix, score: str) -> float:
     sign = _sign(matrix, score)
     losses = [
         sign * (matrix.need(score, matrix.learned_at(c), c) - matrix.need(score, -1, c))
-        for c in matrix.earlier()
+        for c in matrix.earlier(score)
     ]
     return _mean(losses, "forgetting")
 
@@ -217,12 +227,14 @@ def forgetting_max(matrix: TaskMatrix, score: str) -> float:
 
     As Chaudhry et al. 2018 define forgetting: the end itself is not among the times, so a concept
     that gained counts as negative. Where lower is better the best is the least, the sign turned.
+    Over the times that were measured; right after learning always is.
     """
     sign, last = _sign(matrix, score), len(matrix.tasks) - 1
     losses = []
-    for c in matrix.earlier():
-        past = [sign * matrix.need(score, i, c) for i in range(matrix.learned_at(c), last)]
-        losses.append(max(past) - sign * matrix.need(score, last, c))
+    for c in matrix.earlier(score):
+        past = [matrix.at(score, i, c) for i in range(matrix.learned_at(c), last)]
+        best = max(sign * value for value in past if value is not None)
+        losses.append(best - sign * matrix.need(score, last, c))
     return _mean(losses, "forgetting_max")
 
 
@@ -236,7 +248,7 @@ def forgetting_coda(matrix: TaskMatrix, score: str) -> float:
     sign = _sign(matrix, score)
     steps = []
     for t in range(1, len(matrix.tasks)):
-        old = [c for task in matrix.tasks[:t] for c in task]
+        old = [c for task in matrix.tasks[:t] for c in task if c in matrix.scored(score)]
         loss = [sign * (matrix.need(score, t - 1, c) - matrix.need(score, t, c)) for c in old]
         steps.append(math.fsum(loss) / len(loss))
     return _mean(steps, "forgetting_coda")

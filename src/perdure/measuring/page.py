@@ -123,7 +123,7 @@ def _figure(method: MethodResult, data: Report, main: Score) -> dict[str, Any] |
     matrix = method.matrix
     pairs = [
         (before, after)
-        for name in matrix.earlier() or matrix.concepts
+        for name in matrix.earlier(data.score) or matrix.concepts
         if (before := matrix.at(data.score, matrix.learned_at(name), name)) is not None
         and (after := matrix.at(data.score, -1, name)) is not None
     ]

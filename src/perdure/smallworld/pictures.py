@@ -1,14 +1,17 @@
-"""Write a few pictures of one drawn identity to a folder, as an owner would have photographs."""
+"""Write a few pictures of one drawn subject to a folder, as an owner would have photographs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from perdure.smallworld.unnamed import style_references
 from perdure.smallworld.world import references
 
-__all__ = ["write_pictures"]
+__all__ = ["write_pictures", "write_style"]
 
 
 def write_pictures(
@@ -18,9 +21,19 @@ def write_pictures(
 
     Raises ValueError for an unknown domain, a negative seed or a count below 1.
     """
-    pictures = references(domain, identity, count, seed)
+    return _write(folder, [picture for picture, _ in references(domain, identity, count, seed)])
+
+
+def write_style(
+    folder: Path, *, style: int, count: int = 8, split: str = "benchmark"
+) -> list[Path]:
+    """Draw ``count`` pictures of ``split``'s subjects in the unnamed style ``style``."""
+    return _write(folder, style_references(style, count, split))
+
+
+def _write(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{k:02d}.png" for k in range(len(pictures))]
-    for path, (picture, _) in zip(paths, pictures, strict=True):
+    for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path)
     return paths

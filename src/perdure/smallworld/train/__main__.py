@@ -130,9 +130,7 @@ def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) ->
 
 def facts_of(stage: str, folder: Path, seed: int) -> dict[str, object]:
     """What the recipe says of a stage that has run in ``folder``."""
-    return stage_facts(
-        folder, name=stage, batch=BATCHES[stage], seed=seed, hardware=machine()
-    )
+    return stage_facts(folder, name=stage, batch=BATCHES[stage], seed=seed, hardware=machine())
 
 
 def machine() -> str:

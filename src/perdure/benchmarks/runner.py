@@ -1,0 +1,126 @@
+"""A grid of runs: whatever has its record is done; the rest share the processes, or a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from perdure.errors import PerdureError
+
+__all__ = ["Cell", "run_grid"]
+
+
+class Cell(Protocol):
+    """One run to be: all that the grid needs to know of it."""
+
+    @property
+    def record(self) -> Path:
+        """Where its record goes, as JSON, once it is finished."""
+
+
+C = TypeVar("C", bound=Cell)
+Work = Callable[[C], Mapping[str, Any]]
+
+
+def run_grid(
+    cells: Sequence[C],
+    work: Work[C],
+    *,
+    processes: int = 1,
+    ray_address: str | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> None:
+    """Run every cell that has no record yet, and write its record.
+
+    A cell that fails does not stop the others. After a kill, the same call goes on where it was:
+    finished cells are not repeated, and ``work`` itself goes on from what it left on disk.
+
+    Args:
+        cells: the grid; no two with one record.
+        work: a function of a module; runs one cell and returns its record, JSON-ready.
+        processes: how many run at a time on this machine.
+        ray_address: a Ray cluster to run on instead (`pip install perdure[ray]`); the records' and
+            the work's folders must lie on a file system that all its nodes see.
+        say: told a sentence about every cell.
+
+    Raises PerdureError that names every cell that failed, after the others are done.
+    """
+    paths = [cell.record for cell in cells]
+    if len(set(paths)) != len(paths):
+        twice = next(path for path in paths if paths.count(path) > 1)
+        raise PerdureError(f"Two runs of the grid have one record, {twice}: name each once.")
+    waiting = [cell for cell in cells if not cell.record.exists()]
+    if len(waiting) < len(cells):
+        say(f"{len(cells) - len(waiting)} of {len(cells)} runs were done before")
+    failed: list[str] = []
+    spread = _on_ray(waiting, work, ray_address) if ray_address else _here(waiting, work, processes)
+    for done, (cell, error) in enumerate(spread, 1):
+        if error is None:
+            say(f"{cell.record.stem}: done ({done} of {len(waiting)})")
+        else:
+            failed.append(f"{cell.record.stem} ({error})")
+            say(f"{cell.record.stem}: failed: {error}")
+    if failed:
+        raise PerdureError(
+            f"{len(failed)} of {len(cells)} runs failed: {'; '.join(failed)}. "
+            "What finished is kept: the same command runs the rest."
+        )
+
+
+def finish(cell: C, work: Work[C]) -> None:
+    """Run one cell and write its record, atomically."""
+    record = work(cell)
+    cell.record.parent.mkdir(parents=True, exist_ok=True)
+    partial = cell.record.with_suffix(".partial")
+    partial.write_text(json.dumps(record) + "\n")
+    os.replace(partial, cell.record)
+
+
+def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    try:
+        running: dict[Future[None], C] = {pool.submit(finish, cell, work): cell for cell in cells}
+        for future in as_completed(running):
+            yield running[future], _why(future.exception())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(cells: Sequence[C], work: Work[C], address: str) -> Iterator[tuple[C, str | None]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise PerdureError(
+            "Running on a Ray cluster needs Ray: pip install 'perdure[ray]'."
+        ) from error
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise PerdureError(f"There is no Ray cluster at {address!r}: {error}") from error
+    remote = ray.remote(num_cpus=1, max_retries=0)(finish)
+    running = {remote.remote(cell, work): cell for cell in cells}
+    while running:
+        (ready, *_), _ = ray.wait(list(running))
+        cell = running.pop(ready)
+        try:
+            ray.get(ready)
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            yield cell, _why(cause or error)
+        else:
+            yield cell, None
+
+
+def _why(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    if isinstance(error, BrokenProcessPool):
+        return "its process was killed, perhaps for want of memory"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, PerdureError) else f"{type(error).__name__}: {first}"

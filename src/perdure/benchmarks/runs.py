@@ -1,0 +1,221 @@
+"""One run: a method over a stream of concepts with one seed, its measurements, its record."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+
+from perdure.bank import Bank
+from perdure.base.base import Base
+from perdure.benchmarks.streams import Stream
+from perdure.drawing.painter import Painter, grid
+from perdure.learning.learn import at_once, interrupted, learn, resume
+from perdure.learning.pictures import read_pictures
+from perdure.learning.settings import advised, make_settings
+from perdure.measuring.cost import what_it_cost
+from perdure.measuring.evaluate import Evaluation, evaluate
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.pairs import score_pairs
+from perdure.measuring.summary import environment
+
+__all__ = ["FORMAT", "Run", "run", "teach"]
+
+FORMAT = 2
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell of a grid of runs. Its record is the sign that it is finished."""
+
+    record: Path
+    """JSON; beside it, with the ending .png, what was drawn right after learning and at the end."""
+    work: Path
+    """Folder of the bank and of the drawn pictures; a run that was cut short goes on from it."""
+    stream: Stream
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's own."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The loop's, such as lr."""
+    seed: int = 0
+    base: str = "smallworld"
+    encoder: str | None = None
+    pictures: int = 8
+    """Drawn of each concept at each moment."""
+    moments: Literal["all", "ends"] = "all"
+    pairs: int = 0
+    """How many pairs of neighbours in the stream are drawn together at the end."""
+    threads: int = 1
+
+
+def run(cell: Run) -> dict[str, Any]:
+    """Teach, measure, and return the record, JSON-ready."""
+    torch.set_num_threads(cell.threads)
+    base = Base.open(cell.base, encoder=cell.encoder)
+    encoder = MetricEncoder.open(base.encoder)
+    sources = cell.stream.sources(cell.work / "photos")
+    bank = teach(
+        base,
+        cell.stream,
+        sources,
+        cell.work / "bank",
+        method=cell.method,
+        options=cell.options,
+        seed=cell.seed,
+        **cell.settings,
+    )
+    began = time.monotonic()
+    evaluation = evaluate(
+        base,
+        bank,
+        encoder,
+        references=sources,
+        phrases=cell.stream.phrases,
+        styles=cell.stream.styles,
+        moments=cell.moments,
+        pictures=cell.pictures,
+        seed=1000 + 100 * cell.seed,
+    )
+    together = _together(base, bank, encoder, cell, sources) if cell.pairs else {}
+    cell.record.parent.mkdir(parents=True, exist_ok=True)
+    _strip(evaluation).save(cell.record.with_suffix(".png"))
+    facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
+    return facts | {
+        "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
+        "pictures": cell.pictures,
+        "moments": cell.moments,
+        "together": together,
+        "measuring_seconds": time.monotonic() - began,
+    }
+
+
+def teach(
+    base: Base,
+    stream: Stream,
+    sources: Mapping[str, list[Path]],
+    path: Path,
+    *,
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    encoder: MetricEncoder | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    **settings: Any,
+) -> Bank:
+    """Teach the concepts one after another into a bank at ``path``, and return it.
+
+    A method that learns all at once gets them in one task, with as many steps as one after another.
+    Tasks that the bank already holds are not repeated, and one that was cut short is gone on with.
+    With an ``encoder``, what each concept cost the earlier ones is measured and said.
+    """
+    if (path / "bank.json").exists() and interrupted(Bank.open(path)):
+        resume(base, path)
+    done = Bank.open(path).concepts if (path / "bank.json").exists() else ()
+    tasks: list[Mapping[str, list[Path]]] = [{name: files} for name, files in sources.items()]
+    phrases = stream.phrases
+    if at_once(path, method):
+        steps = make_settings(advised(base.hints, method), settings).steps
+        tasks, settings = [sources], {**settings, "steps": steps * len(sources)}
+    for task in tasks:
+        if set(task) <= set(done):
+            continue
+        own = dict(settings)
+        if len(task) == 1:
+            own.setdefault("templates", (f"a photo of {phrases[next(iter(task))]}",))
+        record = learn(
+            base,
+            path,
+            task,
+            method=method,
+            options=options,
+            nouns={name: stream.nouns[name] for name in task},
+            seed=seed,
+            **own,
+        )
+        names = ", ".join(f"<{name}>" for name in task)
+        say(f"{method}: learned {names} in {record.facts['seconds']:.0f} s")
+        if encoder is not None:
+            for one in what_it_cost(base, path, encoder):
+                say(f"{method}:   <{one.concept}> kept {one.likeness_kept:.2f} of its likeness")
+    return Bank.open(path)
+
+
+def record_of(
+    base: Base, bank: Bank, evaluation: Evaluation, stream: Stream, *, seed: int
+) -> dict[str, Any]:
+    """What was run, with what, and every raw score; derived numbers are never stored."""
+    files = {bank.concept_file(name) for name in bank.concepts}
+    extra = bank.path / "together.safetensors"
+    return {
+        "format": FORMAT,
+        "kind": "drawing",
+        "stream": stream.to_json(),
+        "styles": list(stream.styles),
+        "method": bank.method,
+        "config": bank.config,
+        "chosen": {},
+        "seed": seed,
+        "settings": bank.tasks[-1].facts["settings"],
+        "base": {"name": bank.base.name, "hash": bank.base.hash},
+        "encoder": evaluation.encoder,
+        "versions": environment() | {"machine": platform.processor() or platform.machine()},
+        "seconds": [task.facts["seconds"] for task in bank.tasks],
+        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        * (1 if sys.platform == "darwin" else 1024),
+        "parameters": bank.tasks[-1].facts["parameters"],
+        "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
+        "stored_bytes": sum(path.stat().st_size for path in files)
+        + (extra.stat().st_size if extra.exists() else 0),
+        "bounds": {name: [b.ceiling, b.floor] for name, b in evaluation.bounds.items()},
+        "matrix": json.loads(evaluation.matrix.to_json()),
+        "together": {},
+    }
+
+
+def _together(
+    base: Base, bank: Bank, encoder: MetricEncoder, cell: Run, sources: Mapping[str, list[Path]]
+) -> dict[str, Any]:
+    """Neighbours in the stream in one picture, by the plain prompt and with boxes."""
+    names = [one.name for one in cell.stream.concepts if one.name not in cell.stream.styles]
+    pairs = list(zip(names, names[1:], strict=False))[: cell.pairs]
+    references = {}
+    for name in names:
+        pixels = read_pictures(sources[name], size=base.size).tensor
+        shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
+        references[name] = encoder.identities(shown)
+    painter = Painter(base, bank)
+    found: dict[str, Any] = {"pairs": [list(pair) for pair in pairs]}
+    rows: list[Image.Image] = []
+    for key, boxes in (("plain", False), ("boxes", True)):
+        score, shown = score_pairs(painter, encoder, references, pairs, boxes=boxes)
+        found[key] = {"both": score.both, "likeness": score.likeness, "pictures": score.pictures}
+        rows += shown
+    sheet = cell.record.with_name(cell.record.stem + "-together.png")
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    grid(rows, columns=len(rows) // 2).save(sheet)
+    return found
+
+
+def _strip(evaluation: Evaluation) -> Image.Image:
+    """The first concepts, one a column: a real picture, drawn right after learning, at the end."""
+    names = evaluation.matrix.concepts[:_SHOWN]
+    moments = [evaluation.drawn[name] for name in names]
+    return grid(
+        [
+            *(evaluation.references[name][0] for name in names),
+            *(drawn[min(drawn)][0] for drawn in moments),
+            *(drawn[max(drawn)][0] for drawn in moments),
+        ],
+        columns=len(names),
+    )

@@ -1,0 +1,244 @@
+"""Streams, the grid of runs and its resume, records and what tables make of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from grid_cells import Sleep, count
+from PIL import Image
+from typer.testing import CliRunner
+
+from perdure.benchmarks.grid import cells_of
+from perdure.benchmarks.records import grouped, numbers, read_records
+from perdure.benchmarks.runner import finish, run_grid
+from perdure.benchmarks.runs import Run, run
+from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, people, stream
+from perdure.cli import app
+from perdure.errors import PerdureError
+from perdure.measuring.pairs import halves, recognise
+from perdure.smallworld.unnamed import in_style
+from perdure.smallworld.world import SPLITS
+
+
+def test_every_stream_keeps_to_one_split_and_has_its_number_of_concepts() -> None:
+    for name, one in STREAMS.items():
+        split = SPLITS["tuning" if name.endswith("-tuning") else "benchmark"]
+        assert all(concept.seed in split for concept in one.concepts), name
+        assert len(one.concepts) == int(name.removesuffix("-tuning").rpartition("-")[2])
+        assert one.name == name
+
+
+def test_mixed_10_has_the_composition_that_it_says() -> None:
+    for name in ("mixed-10", "mixed-10-tuning"):
+        one = stream(name)
+        domains = [concept.domain for concept in one.concepts]
+        assert {d: domains.count(d) for d in domains} == {
+            "pet": 4,
+            "object": 2,
+            "person": 1,
+            "place": 1,
+            "style": 2,
+        }
+        assert [one.nouns[n] for n in ("rex", "rollo", "tom", "tilly")] == ["dog"] * 2 + ["cat"] * 2
+        assert one.styles == ("etching", "print")
+
+
+def test_an_order_is_a_permutation_that_its_number_decides() -> None:
+    one = people(10)
+    assert one.ordered(0) is one
+    other = one.ordered(2)
+    assert other.concepts != one.concepts and set(other.concepts) == set(one.concepts)
+    assert other.concepts == one.ordered(2).concepts != one.ordered(1).concepts
+
+
+def test_a_style_is_the_same_mapping_for_every_picture() -> None:
+    flat = np.full((64, 64, 3), 120, np.uint8)
+    assert np.array_equal(in_style(flat, 5), in_style(flat, 5))
+    assert not np.array_equal(in_style(flat, 5), in_style(flat, 6))
+    grey = np.full((64, 64, 3), 200, np.uint8)
+    assert len(np.unique(in_style(grey, 5).reshape(-1, 3), axis=0)) == 1  # light: no hatching
+
+
+def test_a_style_is_spoken_of_by_its_phrase(tmp_path: Path) -> None:
+    style = Drawn(name="etching", domain="style", seed=2_000_000)
+    assert style.phrase.format("<etching>") == "a thing in <etching> style"
+    assert len(style.write(tmp_path, 3)) == 3
+
+
+def test_two_concepts_of_one_name_are_refused() -> None:
+    twice = Drawn(name="ada", domain="person", seed=1)
+    with pytest.raises(PerdureError, match="two concepts named ada"):
+        Stream(name="odd", concepts=(twice, replace(twice, seed=2)))
+
+
+def test_the_grid_has_a_cell_a_method_choice_order_and_seed(tmp_path: Path) -> None:
+    cells = cells_of(
+        people(3),
+        methods=["lora", "c-lora"],
+        out=tmp_path,
+        work=tmp_path / "work",
+        seeds=2,
+        orders=2,
+        vary={"lr": [0.1, 0.2], "method.rank": [4]},
+    )
+    assert len(cells) == 2 * 2 * 2 * 2 == len({cell.record for cell in cells})
+    assert cells[0].record.name == "lora-lr=0.1-method.rank=4-seed0.json"
+    assert cells[-1].record.name == "c-lora-lr=0.2-method.rank=4-seed1-order1.json"
+    assert cells[0].options == {"rank": 4} and cells[0].settings == {"lr": 0.1}
+    with pytest.raises(PerdureError, match="no method 'clora'.*c-lora"):
+        cells_of(people(3), methods=["clora"], out=tmp_path, work=tmp_path)
+
+
+def test_a_failed_cell_is_named_and_the_others_finish(tmp_path: Path) -> None:
+    cells = [Sleep(record=tmp_path / f"{k}.json", fails=k == 1) for k in range(3)]
+    said: list[str] = []
+    with pytest.raises(PerdureError, match=r"1 of 3 runs failed: 1 \(The picture is broken"):
+        run_grid(cells, count, processes=2, say=said.append)
+    assert {path.name for path in tmp_path.glob("*.json")} == {"0.json", "2.json"}
+    mended = [replace(cell, fails=False) for cell in cells]
+    run_grid(mended, count, processes=1, say=said.append)
+    assert "2 of 3 runs were done before" in said
+    assert [len((tmp_path / f"{k}.ran").read_text()) for k in range(3)] == [1, 2, 1]
+
+
+def test_two_cells_with_one_record_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PerdureError, match="one record"):
+        run_grid([Sleep(record=tmp_path / "a.json")] * 2, count)
+
+
+def test_a_killed_grid_goes_on_without_repeating_what_is_finished(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "from grid_cells import Sleep, count\n"
+        "from perdure.benchmarks.runner import run_grid\n"
+        "if __name__ == '__main__':\n"
+        "    out = Path(sys.argv[2])\n"
+        "    run_grid([Sleep(record=out / f'{k}.json', seconds=k * 30) for k in range(2)], count)\n"
+    )
+    path = tmp_path / "grid.py"
+    path.write_text(script)
+    process = subprocess.Popen(
+        [sys.executable, str(path), str(Path(__file__).parent), str(tmp_path)],
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 240
+        while not (tmp_path / "1.ran").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (tmp_path / "0.json").exists() and not (tmp_path / "1.json").exists()
+    run_grid([Sleep(record=tmp_path / f"{k}.json") for k in range(2)], count)
+    assert json.loads((tmp_path / "1.json").read_text()) == {"name": "1"}
+    assert len((tmp_path / "0.ran").read_text()) == 1
+
+
+@pytest.fixture(scope="module")
+def cell(tiny: Path, drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("bench")
+    concepts = tuple(
+        Photographed(
+            name=name,
+            noun="person",
+            files=tuple(str(path) for path in sorted((drawings / name).iterdir())),
+        )
+        for name in ("ada", "bo", "cy")
+    )
+    return Run(
+        record=folder / "records" / "lora-seed0.json",
+        work=folder / "work",
+        stream=Stream(name="three", concepts=concepts),
+        method="lora",
+        options={"rank": 2},
+        settings={"steps": 2, "checkpoint_every": 2},
+        base=str(tiny),
+        pictures=2,
+        pairs=1,
+    )
+
+
+def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
+    torch.set_num_threads(1)
+    finish(cell, run)
+    (record,) = read_records(cell.record.parent)
+    assert record.data["stream"]["name"] == "three" and record.order == record.seed == 0
+    assert record.method == "lora, steps 2, checkpoint_every 2, method.rank 2"
+    assert record.matrix.at("identity", 0, "bo") is None
+    told = numbers(record)
+    assert told["forgetting"] == pytest.approx(
+        np.mean(
+            [
+                record.matrix.need("identity", j, name) - record.matrix.need("identity", 2, name)
+                for j, name in enumerate(("ada", "bo"))
+            ]
+        )
+    )
+    assert told["stored"] * 3000 == pytest.approx(record.data["stored_bytes"])
+    assert record.data["peak_memory"] > 1e8  # bytes
+    assert grouped([record, record])[record.method]["after"] == [told["after"]] * 2
+    with Image.open(cell.record.with_suffix(".png")) as strip:
+        assert strip.width // 3 == strip.height // 3  # three concepts, three rows
+    assert set(record.data["together"]) == {"pairs", "plain", "boxes"}
+
+
+def test_the_ends_of_a_long_stream_are_measured_alone(cell: Run) -> None:
+    ends = replace(
+        cell, record=cell.record.with_name("ends.json"), moments="ends", pairs=0
+    )  # the same bank: nothing is learned again
+    facts = run(ends)
+    rows = facts["matrix"]["scores"]["identity"]
+    measured = [[value is not None for value in row] for row in rows]
+    assert measured == [[True, False, False], [False, True, False], [True, True, True]]
+
+
+def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.json").write_text("{}")
+    with pytest.raises(PerdureError, match=r"odd\.json is no record of a run"):
+        read_records(tmp_path)
+
+
+def test_a_half_shows_the_subject_that_stands_there() -> None:
+    array = np.zeros((64, 64, 3), np.uint8)
+    array[32, 17], array[32, 47] = (255, 0, 0), (0, 255, 0)
+    left, right = (np.asarray(half).astype(int) for half in halves(Image.fromarray(array)))
+    for half, channel in ((left, 0), (right, 1)):
+        y, x = np.unravel_index(half[..., channel].argmax(), (64, 64))
+        assert abs(y - 32) <= 2 and abs(x - 32) <= 2  # in the middle, as alone
+
+
+def test_a_pair_is_recognised_in_the_order_that_boxes_ask_for() -> None:
+    likeness = torch.tensor([[0.1, 0.9, 0.2], [0.8, 0.3, 0.1]])
+    assert recognise(likeness, (0, 1), ordered=False) == (True, pytest.approx(0.85))
+    assert recognise(likeness, (0, 1), ordered=True) == (False, pytest.approx(0.2))
+    assert recognise(likeness, (1, 0), ordered=True)[0]
+    assert not recognise(likeness, (1, 2), ordered=False)[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["people-7"], "no stream 'people-7'"),
+        ([], "Which stream"),
+        (["people-5", "--vary", "lr"], "has no values"),
+        (["people-5", "--methods", "clora"], "no method 'clora'"),
+    ],
+)
+def test_bad_words_get_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code != 0
+    assert isinstance(result.exception, PerdureError) and sentence in str(result.exception)
+
+
+def test_the_streams_are_listed() -> None:
+    result = CliRunner().invoke(app, ["bench", "--list"])
+    assert result.exit_code == 0 and "people+places-50" in result.output
