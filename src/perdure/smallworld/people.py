@@ -113,16 +113,30 @@ def describe_person(p: Mapping[str, Any]) -> tuple[str, list[str], list[str]]:
         features.append(BEARDS[p["beard"]])
     if p["freckles"]:
         features.append("freckles")
-    features.append(_face_words(p["skin"]))
-    features.append(f"{_EYES[p['eye_colour']]} eyes")
+    features.append(_face_words(p))
+    size = _word(p["eye_size"], 1.0, 1.2, "small", "big")
+    features.append(" ".join([*size, _EYES[p["eye_colour"]], "eyes"]))
+    for part, word in (
+        ("nose", _word(p["nose_length"], 4.0, 5.0, "short", "long")),
+        ("mouth", _word(p["mouth_width"], 4.5, 5.5, "small", "big")),
+    ):
+        features += [f"a {word[0]} {part}"] if word else []
     features.append(f"{'an' if p['clothes_word'] == 'orange' else 'a'} {p['clothes_word']} shirt")
     return "person", [], features
 
 
-def _face_words(skin: int) -> str:
-    """One of three shades, by the luma of an ARGB colour."""
+def _face_words(p: Mapping[str, Any]) -> str:
+    """Its shape, where that is marked, and one of three shades, by the skin's luma."""
+    skin = p["skin"]
     luma = 0.299 * (skin >> 16 & 255) + 0.587 * (skin >> 8 & 255) + 0.114 * (skin & 255)
-    return "a bright face" if luma > 185 else "a brown face" if luma > 105 else "a dark face"
+    shade = "bright" if luma > 185 else "brown" if luma > 105 else "dark"
+    shape = _word(p["face_height"] / p["face_width"], 1.19, 1.36, "big", "long")
+    return " ".join(["a", *shape, shade, "face"])
+
+
+def _word(value: float, low: float, high: float, less: str, more: str) -> list[str]:
+    """``less`` below ``low``, ``more`` above ``high``, else nothing."""
+    return [less] if value < low else [more] if value > high else []
 
 
 def _body(pen: Pen, p: Mapping[str, Any], w: float, h: float) -> None:
