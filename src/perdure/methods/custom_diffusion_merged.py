@@ -14,12 +14,12 @@ from torch import Tensor
 
 from perdure.adapters.delta import FullRank
 from perdure.adapters.prompts import Prompts
+from perdure.methods.apart import Apart
 from perdure.methods.protocol import (
     SHARED,
     Deltas,
     Kept,
     Learner,
-    Method,
     Shapes,
     checked_moments,
     full_rank_deltas,
@@ -72,13 +72,12 @@ class MergedLearner(Learner):
             self.equations[f"{layer}/answers"] = delta.dense().to("cpu", torch.float64) @ c.T
 
 
-class CustomDiffusionMerged(Method):
+class CustomDiffusionMerged(Apart):
     name = "custom-diffusion-merged"
     title = "Custom Diffusion, merged: keys and values tuned a concept at a time, joined by algebra"
     paper = "Kumari et al., CVPR 2023, arXiv 2212.04488"
     needs_moments: ClassVar[bool] = True
     moments_of_past: ClassVar[bool] = False
-    independent: ClassVar[bool] = True
 
     def start(
         self,
@@ -96,9 +95,6 @@ class CustomDiffusionMerged(Method):
             )
         deltas = full_rank_deltas(shapes)
         return MergedLearner(deltas, rows, checked_moments(self.name, shapes, moments))
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}  # every concept is tuned on the untouched base
 
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         """Features and duals (s, d_in), answers (d_out, s) a layer; the dense `dW` stays behind."""

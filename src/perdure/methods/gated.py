@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from perdure.adapters.delta import LowRank, without_autocast
 from perdure.adapters.prompts import Prompts
+from perdure.methods.apart import Apart
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -24,7 +25,6 @@ from perdure.methods.protocol import (
     Method,
     Shapes,
     check_whole,
-    keep_factors,
 )
 
 Ends = Literal["mean", "sum", "none"]
@@ -57,12 +57,11 @@ class GatedLearner(Learner):
             delta.gate = gate
 
 
-class Gated(Method):
+class Gated(Apart):
     name = "gated"
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
     adds_to_prompts: ClassVar[bool] = True
-    independent: ClassVar[bool] = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -97,12 +96,6 @@ class Gated(Method):
             for layer, (d_out, d_in) in shapes.items()
         }
         return GatedLearner(deltas, rows, self.config.ends)
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}  # every task trains on the untouched base
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

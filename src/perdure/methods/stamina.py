@@ -23,8 +23,8 @@ from perdure.methods.protocol import (
     Shapes,
     check_number,
     check_whole,
-    keep_factors,
 )
+from perdure.methods.summed import Summed
 
 
 class TokenMLP(nn.Module):
@@ -116,7 +116,7 @@ class StaminaLearner(Learner):
         return total
 
 
-class Stamina(Method):
+class Stamina(Summed):
     name = "stamina"
     title = "STAMINA: low-rank deltas under learned hard masks, tokens from an MLP"
     paper = "Smith et al., CVPR Workshops 2024, arXiv 2311.18763"
@@ -183,14 +183,6 @@ class Stamina(Method):
         )
 
     def past(self, kept: Sequence[Kept]) -> Deltas:
-        return sum_masked(kept)
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)  # the MLPs stay behind
-
-    def mix(
-        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
-    ) -> Deltas:
         return sum_masked(kept)
 
 
