@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.delta import LowRank
+from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Method,
     Shapes,
-    check_number,
-    check_whole,
     low_rank_deltas,
     sum_low_rank,
 )

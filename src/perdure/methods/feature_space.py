@@ -15,16 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from perdure.adapters.delta import LowRank, without_autocast
-from perdure.methods.protocol import (
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_number,
-    check_whole,
-    checked_moments,
-    low_rank_deltas,
-)
+from perdure.methods.checks import check_number, check_whole
+from perdure.methods.protocol import Kept, Learner, Method, Shapes, checked_moments, low_rank_deltas
 from perdure.methods.summed import Summed
 
 

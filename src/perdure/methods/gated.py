@@ -18,14 +18,8 @@ from torch.nn import functional as F
 from perdure.adapters.delta import LowRank, without_autocast
 from perdure.adapters.prompts import Prompts
 from perdure.methods.apart import Apart
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_whole,
-)
+from perdure.methods.checks import check_whole
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 
 Ends = Literal["mean", "sum", "none"]
 

@@ -10,8 +10,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
-from perdure.methods.protocol import Kept, Learner, Shapes, check_whole
+from perdure.methods.protocol import Kept, Learner, Shapes
 
 
 class Joint(LoRA):

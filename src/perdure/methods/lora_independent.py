@@ -10,7 +10,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.protocol import Deltas, Kept, check_whole, sum_low_rank, task_of
+from perdure.methods.checks import check_whole
+from perdure.methods.protocol import Deltas, Kept, sum_low_rank, task_of
 
 
 class LoRAIndependent(LowRankApart):

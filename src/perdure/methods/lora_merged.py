@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.protocol import Deltas, Kept, check_whole, sum_low_rank
+from perdure.methods.checks import check_whole
+from perdure.methods.protocol import Deltas, Kept, sum_low_rank
 
 
 class LoRAMerged(LowRankApart):

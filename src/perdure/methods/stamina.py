@@ -15,15 +15,8 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import without_autocast
 from perdure.adapters.masked import MaskedLowRank, masked_product
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_number,
-    check_whole,
-)
+from perdure.methods.checks import check_number, check_whole
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 from perdure.methods.summed import Summed
 
 
