@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.adapters.delta import LowRank
+from perdure.adapters.delta import Delta
 from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
@@ -30,7 +30,7 @@ class CLoRALearner(Learner):
 
     def __init__(
         self,
-        deltas: Mapping[str, LowRank],
+        deltas: Mapping[str, Delta],
         rows: Mapping[str, Tensor],
         past: Deltas,
         weight: float,
