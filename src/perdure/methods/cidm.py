@@ -10,7 +10,7 @@ A is our A (d_out, r) of `dW = A B`: the released code takes the product of its 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -172,8 +172,8 @@ class CIDM(Method):
     name = "cidm"
     title = "CIDM: orthogonal adapters, drawn by how much the prompt is like each concept"
     paper = "Dong et al., NeurIPS 2024, arXiv 2410.17594"
-    targets: ClassVar[str] = "cross-attention"
-    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "prompt"
+    targets = "cross-attention"
+    mixes_by = "prompt"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -7,7 +7,6 @@ The rows of C are text features of the concepts, those of V what the tuned layer
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +34,7 @@ ALIKE = 1e-6
 class MergedLearner(Learner):
     """A dense `dW` a layer, and after `see` the equations that the merged weights must meet."""
 
-    sees_tokens_alone: ClassVar[bool] = True
+    sees_tokens_alone = True
 
     def __init__(
         self, deltas: Mapping[str, FullRank], rows: Mapping[str, Tensor], G: Tensor
@@ -76,8 +75,8 @@ class CustomDiffusionMerged(Apart):
     name = "custom-diffusion-merged"
     title = "Custom Diffusion, merged: keys and values tuned a concept at a time, joined by algebra"
     paper = "Kumari et al., CVPR 2023, arXiv 2212.04488"
-    needs_moments: ClassVar[bool] = True
-    moments_of_past: ClassVar[bool] = False
+    needs_moments = True
+    moments_of_past = False
 
     def start(
         self,

@@ -8,7 +8,6 @@ Keys and values are linear in the text features c, so `dW_t c` is the interferen
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -70,7 +69,7 @@ class FeatureSpace(Summed):
     name = "feature-space"
     title = "Feature-space: a low-rank delta a task, kept silent on the features of other prompts"
     paper = "this project's own; see docs/methods/feature-space.md"
-    needs_moments: ClassVar[bool] = True
+    needs_moments = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

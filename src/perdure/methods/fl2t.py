@@ -9,7 +9,7 @@ L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(old prompt; dW^) - K/V(same;
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -202,8 +202,8 @@ class FL2T(Together):
     name = "fl2t"
     title = "FL2T: adapters learned apart, composed by proxies that attend to the prompt"
     paper = "arXiv 2601.01963, WACV 2026; our completion, see docs/methods/fl2t.md"
-    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "prompt"
-    independent: ClassVar[bool] = True
+    mixes_by = "prompt"
+    independent = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Together.Config):

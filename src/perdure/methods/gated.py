@@ -9,7 +9,7 @@ g_t(p) = 1      from the token of a concept of t up to the next concept's token
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -55,7 +55,7 @@ class Gated(Apart):
     name = "gated"
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
-    adds_to_prompts: ClassVar[bool] = True
+    adds_to_prompts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

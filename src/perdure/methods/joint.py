@@ -5,7 +5,6 @@ W = W_init + A B,   trained on the pictures of all concepts at once
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ class Joint(LoRA):
     name = "joint"
     title = "Joint: one adapter for all concepts, learned in one task from all pictures"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the bound without forgetting"
-    all_at_once: ClassVar[bool] = True
+    all_at_once = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRA.Config):

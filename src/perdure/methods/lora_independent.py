@@ -5,7 +5,6 @@ W = W_init + sum_{t spoken of} A_t B_t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -18,7 +17,7 @@ class LoRAIndependent(LowRankApart):
     name = "lora-independent"
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
-    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "concepts"
+    mixes_by = "concepts"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LowRankApart.Config):
