@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perdure.smallworld import objects, people, pets, places
+from perdure.smallworld import hair, objects, people, pets, places
 from perdure.smallworld.identities import Identity, phrase
 from perdure.smallworld.pen import pick
 from perdure.smallworld.vocabulary import (
@@ -107,8 +107,8 @@ def words() -> list[str]:
     """Every token that captions and prompts may use, sorted, each once."""
     texts = [_EXTRA, *EXPRESSIONS, *STYLES.values(), *BACKGROUND_PHRASES, *ACCESSORY_NOUNS]
     texts += [*BACKGROUND_PHRASES.values(), *ACCESSORY_NOUNS.values(), *COLOURS, *NOUNS.values()]
-    texts += [text.replace("{}", "") for text in people.HAIR_STYLES.values()]
-    texts += [*people.HAIR_WORDS, *people.BEARDS.values(), "freckles", "shirt", "and with beside"]
+    texts += [text.replace("{}", "") for text in hair.HAIR_STYLES.values()]
+    texts += [*hair.HAIR_COLOURS, *people.BEARDS.values(), "freckles", "shirt", "and with beside"]
     texts += [*pets.FUR_WORDS, "cat dog striped spotted", *places.KINDS, *places.WALL_WORDS, "roof"]
     texts += [*objects.KINDS, *objects.DECORATION_WORDS]
     return sorted({token for text in texts for token in tokens(text)})
