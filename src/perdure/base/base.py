@@ -117,9 +117,13 @@ class Base:
         fold_into(self.layers, self.pristine, deltas)
 
     def states(self, ids: Tensor) -> Tensor:
-        """The text encoder's states (N, positions, d) of token ids (N, positions)."""
-        encoded = self.pipeline.text_encoder(ids.to(self.device))
-        states: Tensor = encoded[0]
+        """The text encoder's states (N, positions, d) of token ids (N, positions).
+
+        A prompt that stands there several times is encoded once.
+        """
+        once, place = torch.unique(ids, dim=0, return_inverse=True)
+        encoded = self.pipeline.text_encoder(once.to(self.device))
+        states: Tensor = encoded[0][place.to(self.device)]
         return states
 
     def prompts(self, ids: Tensor, states: Tensor) -> Prompts:
