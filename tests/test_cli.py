@@ -69,6 +69,9 @@ def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
     assert status == 0, error
     assert "largest difference" in out
     assert (tmp_path / "folded" / "model_index.json").exists()
+    (tmp_path / "bank" / "concepts" / "ada" / "concept.safetensors").write_bytes(b"damaged")
+    status, out, error = perdure("generate", "a photo of <ada>", "--base", tiny)
+    assert status == 2 and "`perdure remove ada`" in error
     status, out, _ = perdure("remove", "ada")
     assert status == 0
     assert "1 concepts remain" in out

@@ -53,13 +53,16 @@ def remove(
 
     opened = Bank.open(bank)
     with opened.lock(verb="remove"):
-        opened.metadata(concept)
-        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in opened.kept()]
+        alone = any(task.concepts == (concept,) for task in opened.tasks)
+        # a task of one concept shares nothing, and can go also where its file is damaged
+        tasks = [(task.concepts, {}) for task in opened.tasks] if alone else opened.kept()
+        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in tasks]
         method, together = build(opened.method, **opened.config), None
         if isinstance(method, Together):
             together = method.without(opened.together(), concept)
         try:
-            method.check_removable(kept, concept)
+            if concept in opened.concepts:
+                method.check_removable(kept, concept)
         except ValueError as error:
             raise PerdureError(f"{error}.") from error
         opened.remove(concept, together=together)
