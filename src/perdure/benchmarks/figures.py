@@ -12,12 +12,12 @@ from perdure.measuring.chart import apart, axis
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import number
 
-__all__ = ["heat", "lengths", "orders", "scatter"]
+__all__ = ["fates", "heat", "lengths", "orders", "scatter"]
 
 Box = tuple[float, float, float, float]
 WIDTH, HEIGHT = 760.0, 420.0
 LEFT, TOP, BOTTOM = 52.0, 30.0, 366.0
-LETTER, LINE = 6.9, 14.0
+LETTER, BOLD, LINE = 7.1, 8.2, 14.0
 
 
 def _span(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
@@ -30,9 +30,7 @@ def _frame(right: float) -> dict[str, float]:
     return {"left": LEFT, "right": right, "top": TOP, "bottom": BOTTOM}
 
 
-def scatter(
-    methods: Sequence[Mapping[str, Any]], x: str, y: str, span: tuple[float, float] | None = None
-) -> dict[str, Any] | None:
+def scatter(methods: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, Any] | None:
     """One mark a method at the means of two numbers, with whiskers of one spread either way.
 
     A method without the number ``x`` is a horizontal rule at its ``y``.
@@ -40,7 +38,6 @@ def scatter(
     Args:
         methods: each with `values`, number -> one value a seed, and what the page knows of it.
         x, y: the numbers.
-        span: of the vertical axis, where the values do not decide it.
     """
     placed = [m for m in methods if x in m["values"]]
     if not placed:
@@ -48,7 +45,7 @@ def scatter(
     across = [v for m in placed for v in _reach(m["values"][x])]
     up = [v for m in methods for v in _reach(m["values"][y])]
     right = WIDTH - 20
-    (x0, x1), (y0, y1) = _span(across), span or _span(up)
+    (x0, x1), (y0, y1) = _span(across), _span(up)
 
     def at_x(value: float) -> float:
         return LEFT + (right - LEFT) * (value - x0) / (x1 - x0)
@@ -70,7 +67,7 @@ def scatter(
         cx, cy = mark["x"], mark["y"]
         taken += [
             (cx - 7, cy - 7, cx + 7, cy + 7),
-            (at_x(left) - 1, cy - 1, at_x(most) + 1, cy + 1),
+            (at_x(left) - 5, cy - 1, at_x(most) + 5, cy + 1),
             (cx - 1, at_y(high) - 1, cx + 1, at_y(low) + 1),
         ]
     rules = [
@@ -81,6 +78,7 @@ def scatter(
     for rule in rules:
         words = len(rule["words"]) * LETTER
         taken.append((LEFT, rule["y"] - 18, LEFT + words, rule["y"] + 1))
+        taken.append((LEFT, rule["y"] - 1, right, rule["y"] + 1))
     inside = (LEFT, TOP, right, BOTTOM)
     for mark in sorted(marks, key=lambda one: one["y"]):
         mark["label"] = _beside(mark, taken, inside)
@@ -134,7 +132,7 @@ def _within(box: Box, inside: Box) -> bool:
 def lengths(series: Sequence[tuple[Mapping[str, Any], Mapping[int, list[float]]]]) -> Any:
     """A line a method: mean and spread over seeds of a number after 2, 3, ... tasks."""
     ends = [(t, v) for _, line in series for t, values in line.items() for v in _reach(values)]
-    right = WIDTH - 12 - LETTER * max(len(method["title"]) for method, _ in series)
+    right = WIDTH - 14 - BOLD * max(len(method["title"]) for method, _ in series)
     first, last = min(t for t, _ in ends), max(t for t, _ in ends)
     low, high = _span([0.0, *(v for _, v in ends)])
 
@@ -261,4 +259,33 @@ def heat(
         ],
         "corner": "concept" if ends else "after task",
         "tall": top + tall * len(lines) + 4,
+    }
+
+
+def fates(matrix: TaskMatrix, score: str, span: tuple[float, float]) -> dict[str, Any]:
+    """A stem a concept, in the order of learning: from right after learning to the end."""
+    names = matrix.scored(score)
+    low, high = _span(span, 0.04)
+    left, right, top, bottom = 44.0, 504.0, 30.0, 286.0
+
+    def at_x(place: float) -> float:
+        return left + (right - left) * (place + 0.5) / len(names)
+
+    def at_y(value: float) -> float:
+        return bottom - (bottom - top) * (value - low) / (high - low)
+
+    step = max(1, math.ceil(len(names) / 12))
+    return {
+        "stems": [
+            {
+                "x": at_x(place),
+                "first": at_y(matrix.need(score, matrix.learned_at(name), name)),
+                "last": at_y(matrix.need(score, -1, name)),
+            }
+            for place, name in enumerate(names)
+        ],
+        "radius": min(4.0, 0.36 * (right - left) / len(names)),
+        "x": [{"at": at_x(k), "words": str(k + 1)} for k in range(0, len(names), step)],
+        "y": [{"at": at_y(value), "words": words} for value, words in axis(low, high)],
+        "box": {"left": left, "right": right, "top": top, "bottom": bottom},
     }

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perdure.benchmarks.figures import heat, lengths, orders, scatter
+from perdure.benchmarks.figures import fates, heat, lengths, orders, scatter
 from perdure.benchmarks.pictures import concept_rows, pair_rows
 from perdure.benchmarks.results import MethodRuns, Results
 from perdure.benchmarks.series import by_order, forgetting_by_length, mean_matrix
@@ -22,6 +22,7 @@ HUES = 8  # the page's colours, --c0 to --c7
 SHAPES = 4
 MAIN = "identity"
 BESIDE = "image_alignment"
+COSTS = ("pair", "boxed", "seconds", "parameters", "stored")
 
 
 def page(
@@ -48,8 +49,7 @@ def page(
         "results": results,
         "lead": lead(results),
         "methods": methods,
-        "columns": columns,
-        "cells": cells(rows, columns),
+        "tables": [{"columns": part, "cells": cells(rows, part)} for part in _parts(columns)],
         "note": table_note(results),
         "scatter": scatter(methods, "forgetting", "final"),
         "bounds": [statistics.fmean(side) for side in zip(*bounds, strict=True)],
@@ -72,6 +72,13 @@ def page(
         "surroundings": surroundings(results),
         "commands": commands(results),
     }
+
+
+def _parts(columns: Sequence[Column]) -> list[list[Column]]:
+    """The table in two that a page is wide enough for: single concepts; pairs and costs."""
+    return [
+        [column for column in columns if (column.key in COSTS) == late] for late in (False, True)
+    ]
 
 
 def _matrices(runs: MethodRuns) -> list[TaskMatrix]:
@@ -98,7 +105,9 @@ def _over_time(
             {
                 "title": method["title"],
                 "heat": heat(matrix, score.name, span, ends=ends, digits=score.digits),
-                "curves": curves(matrix, score.name, concepts, about=score, span=span, bounds={}),
+                "curves": fates(matrix, score.name, span)
+                if ends
+                else curves(matrix, score.name, concepts, about=score, span=span, bounds={}),
             }
             for method, matrix in zip(methods, means, strict=True)
         ],

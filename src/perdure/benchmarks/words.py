@@ -103,7 +103,7 @@ def surroundings(results: Results) -> dict[str, str]:
         ),
     }
     versions = dict.fromkeys(key for one in records for key in one.data["versions"])
-    facts |= {key: (one.data["versions"].get(key, "") for one in records) for key in versions}
+    facts |= {key: [one.data["versions"].get(key, "") for one in records] for key in versions}
     memory = max(one.data["peak_memory"] for one in records)
     told = {key: " · ".join(dict.fromkeys(map(str, said))) for key, said in facts.items()}
     return told | {"peak memory of a run": f"{memory / 1e9:.1f} GB at most"}

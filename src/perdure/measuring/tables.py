@@ -96,12 +96,9 @@ def _spread(values: Sequence[float], scale: float = 1.0, digits: int = 2) -> str
     if not len(values):
         return MISSING
     mean = number(statistics.fmean(values) * scale, digits)
-    if min(values) == max(values):
+    if math.isclose(min(values), max(values)):
         return mean
-    width = statistics.stdev(values) * scale
-    if width < 0.5 * 10.0**-digits:
-        digits += 1  # a spread that is there is seen
-    return f"{number(statistics.fmean(values) * scale, digits)} ± {number(width, digits)}"
+    return f"{mean} ± {number(statistics.stdev(values) * scale, digits)}"
 
 
 def _size(count: float) -> str:
