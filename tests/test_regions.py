@@ -112,6 +112,15 @@ def test_a_box_on_the_command_line_that_cannot_be_read_is_refused(text: str, sen
         read_region(text)
 
 
+def tell_apart(painter: Painter) -> None:
+    """Tokens so long that their prompts draw unlike pictures, and no rounding to bf16."""
+    painter.base.fast_bf16 = False
+    generator = torch.Generator().manual_seed(0)
+    painter.rows = {
+        name: 10 * torch.randn(row.shape, generator=generator) for name, row in painter.rows.items()
+    }
+
+
 @pytest.mark.parametrize("method", ["c-lora", "fl2t", "gated", "lora-independent"])
 def test_a_box_over_the_whole_picture_draws_its_phrase(
     method: str, tiny: Path, drawings: Path, tmp_path: Path
@@ -129,13 +138,14 @@ def test_a_box_over_the_whole_picture_draws_its_phrase(
             lr=0.05,
         )
     painter = Painter(base, bank)
+    tell_apart(painter)
     region = Region(phrase="a photo of <bo>", box=(0.0, 0.0, 1.0, 1.0))
     phrase = painter.draw(["a photo of <bo>"], seeds=[3], guidance=1)[0]
     boxed = painter.draw(["a photo of <ada>"], seeds=[3], guidance=1, regions=[region])[0]
     plain = painter.draw(["a photo of <ada>"], seeds=[3], guidance=1)[0]
     near = np.abs(np.asarray(boxed, int) - np.asarray(phrase, int)).mean()
     far = np.abs(np.asarray(plain, int) - np.asarray(phrase, int)).mean()
-    assert near < 0.1 * far + 1, (near, far)
+    assert near < 0.1 * far, (near, far)
     right = Region(phrase="a photo of <max>", box=RIGHT)
     with pytest.raises(PerdureError, match="<max>, which this bank has not learned"):
         painter.draw(["a photo of <ada>"], seeds=[3], regions=[right])
@@ -148,12 +158,8 @@ def test_a_box_reads_a_token_with_a_row_for_every_layer_in_each_layer_by_its_own
     pictures = {name: drawings / name for name in ("ada", "bo")}
     options = {"rank": 2, "shared": 2}
     learn(base, bank, pictures, method="cidm", options=options, steps=2)
-    base.fast_bf16 = False
     painter = Painter(base, bank)  # of one task, so that the mixture is the same for all prompts
-    generator = torch.Generator().manual_seed(0)
-    painter.rows = {
-        name: 10 * torch.randn(row.shape, generator=generator) for name, row in painter.rows.items()
-    }
+    tell_apart(painter)
     region = Region(phrase="a photo of <bo>", box=(0.0, 0.0, 1.0, 1.0))
     drawn = [
         np.asarray(painter.draw([prompt], seeds=[3], guidance=2, regions=boxes)[0], int)

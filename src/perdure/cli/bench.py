@@ -58,19 +58,16 @@ def bench(
 
     The same command goes on with runs that were cut short, and repeats none that is finished.
     """
+    if list_streams:
+        _list()
+        return
+
     from perdure.benchmarks.grid import cells_of
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
-    from perdure.benchmarks.streams import STREAMS
     from perdure.methods import METHODS
 
-    if list_streams:
-        for name, one in STREAMS.items():
-            console.print(
-                f"{name:<28}{len(one.concepts):>4} concepts, {one.pictures} pictures each"
-            )
-        return
     chosen = _stream(stream, photos)
     folder = out / chosen.name
     if not report:
@@ -93,6 +90,16 @@ def bench(
         console.print(f"wrote {path}")
 
 
+def _list() -> None:
+    from perdure.benchmarks.photos import LAYOUTS
+    from perdure.benchmarks.streams import STREAMS
+
+    for name, one in STREAMS.items():
+        console.print(f"{name:<28}{len(one.concepts):>4} concepts, {one.pictures} pictures each")
+    for name, layout in LAYOUTS.items():
+        console.print(f"{name:<28}{layout.what} (needs --photos)")
+
+
 def _stream(name: str, photos: Path | None) -> Any:
     from perdure.benchmarks.photos import LAYOUTS, photographed
     from perdure.benchmarks.streams import stream
@@ -103,6 +110,11 @@ def _stream(name: str, photos: Path | None) -> Any:
         if photos is None:
             raise PerdureError(f"The stream {name} is of photographs: give their folder, --photos.")
         return photographed(name, photos)
+    if photos is not None:
+        raise PerdureError(
+            f"--photos has no effect on {name!r}, which is no stream of photographs: leave it out,"
+            f" or choose from {', '.join(LAYOUTS)}."
+        )
     return stream(name, known=list(LAYOUTS))
 
 

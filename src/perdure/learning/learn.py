@@ -264,17 +264,7 @@ def _run(
     if method.independent:
         settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
     base.aim(method.targets)
-    latents: dict[str, Latents] = {}
-    facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
-    for name, read in pictures.items():
-        for sentence in read.notes:
-            note(sentence)
-        base.fold({})
-        latents[name] = cache(base, read.tensor, flip=settings.flip)
-        psnr, warning = reconstruction(base, read, latents[name])
-        facts["pictures"][name], facts["psnr"][name] = len(read), round(psnr, 2)
-        if warning:
-            note(warning)
+    latents, facts = _encoded(base, pictures, settings, note)
     generator = torch.Generator().manual_seed(settings.seed)
     kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
     old_rows = bank.rows()
@@ -341,6 +331,27 @@ def _run(
     )
     bank.clear_workspace()
     return record
+
+
+def _encoded(
+    base: Base,
+    pictures: Mapping[str, Pictures],
+    settings: LearnSettings,
+    note: Callable[[str], None],
+) -> tuple[dict[str, Latents], dict[str, Any]]:
+    """Every concept's latents; how many pictures they are of, and what the autoencoder reaches."""
+    latents: dict[str, Latents] = {}
+    facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
+    base.fold({})
+    for name, read in pictures.items():
+        for sentence in read.notes:
+            note(sentence)
+        latents[name] = cache(base, read.tensor, flip=settings.flip)
+        psnr, warning = reconstruction(base, read, latents[name])
+        facts["pictures"][name], facts["psnr"][name] = len(read), round(psnr, 2)
+        if warning:
+            note(warning)
+    return latents, facts
 
 
 def _count(learner: torch.nn.Module) -> int:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
 
-__all__ = ["MAX_PICTURES", "MAX_PIXELS", "Fit", "Pictures", "read_pictures"]
+__all__ = ["MAX_PICTURES", "MAX_PIXELS", "Fit", "Pictures", "list_pictures", "read_pictures"]
 
 Fit = Literal["crop", "letterbox"]
 
@@ -148,7 +148,7 @@ def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], 
                 f"{path} does not exist: name a folder of pictures or picture files."
             )
     if len(paths) == 1 and paths[0].is_dir():
-        return _list_folder(paths[0])
+        return list_pictures(paths[0])
     for path in paths:
         if path.is_dir():
             raise PerdureError(
@@ -157,7 +157,11 @@ def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], 
     return paths, []
 
 
-def _list_folder(folder: Path) -> tuple[list[Path], list[str]]:
+def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
+    """The picture files of a folder by name, and notes about those that are passed over.
+
+    PerdureError where it has none or cannot be listed.
+    """
     try:
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError as error:

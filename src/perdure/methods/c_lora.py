@@ -11,19 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.adapters.delta import LowRank
+from perdure.adapters.delta import Delta
+from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Method,
     Shapes,
-    check_number,
-    check_whole,
-    keep_factors,
     low_rank_deltas,
     sum_low_rank,
 )
+from perdure.methods.summed import Summed
 
 
 class CLoRALearner(Learner):
@@ -31,7 +30,7 @@ class CLoRALearner(Learner):
 
     def __init__(
         self,
-        deltas: Mapping[str, LowRank],
+        deltas: Mapping[str, Delta],
         rows: Mapping[str, Tensor],
         past: Deltas,
         weight: float,
@@ -56,7 +55,7 @@ class CLoRALearner(Learner):
         return self.weight * self.forgetting() if self.weight else super().penalty()
 
 
-class CLoRA(Method):
+class CLoRA(Summed):
     name = "c-lora"
     title = "C-LoRA: a low-rank delta a task, kept off the weights that earlier tasks changed"
     paper = "Smith et al., TMLR 2024, arXiv 2304.06027"
@@ -88,14 +87,3 @@ class CLoRA(Method):
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         summed = sum_low_rank(past) if self.config.penalty else {}
         return CLoRALearner(deltas, rows, summed, self.config.penalty)
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return sum_low_rank(kept)
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)
-
-    def mix(
-        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
-    ) -> Deltas:
-        return sum_low_rank(kept)

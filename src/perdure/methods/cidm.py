@@ -10,7 +10,7 @@ A is our A (d_out, r) of `dW = A B`: the released code takes the product of its 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import LowRank, low_rank_sum, without_autocast
 from perdure.adapters.prompts import Prompts
+from perdure.methods.checks import check_flag, check_form, check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Method,
     Shapes,
-    check_number,
-    check_whole,
     keep_encoded,
     keep_factors,
     low_rank_deltas,
@@ -173,8 +172,8 @@ class CIDM(Method):
     name = "cidm"
     title = "CIDM: orthogonal adapters, drawn by how much the prompt is like each concept"
     paper = "Dong et al., NeurIPS 2024, arXiv 2410.17594"
-    targets: ClassVar[str] = "cross-attention"
-    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "prompt"
+    targets = "cross-attention"
+    mixes_by = "prompt"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -202,11 +201,7 @@ class CIDM(Method):
                 check_number("cidm", option, getattr(self, option), 0)
             for option in ("orthogonality", "aggregation"):
                 check_form("cidm", option, getattr(self, option), get_args(Form))
-            if not isinstance(self.layerwise_tokens, bool):
-                raise ValueError(
-                    f"cidm: layerwise_tokens is {self.layerwise_tokens!r}, but must be true or "
-                    "false"
-                )
+            check_flag("cidm", "layerwise_tokens", self.layerwise_tokens)
 
     config: Config
 
@@ -300,11 +295,3 @@ def weighted(kept: Sequence[Kept], w: Tensor) -> Deltas:
         for layer, factors in task.factors().items():
             pairs.setdefault(layer, []).append((w_i * factors["A"], factors["B"]))
     return {layer: low_rank_sum(of_layer) for layer, of_layer in pairs.items()}
-
-
-def check_form(method: str, option: str, value: object, forms: Sequence[str]) -> None:
-    """ValueError unless `value` is one of the named forms."""
-    if value not in forms:
-        raise ValueError(
-            f"{method}: {option} is {value!r}, but must be {' or '.join(map(repr, forms))}"
-        )

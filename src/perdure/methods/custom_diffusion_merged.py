@@ -7,19 +7,18 @@ The rows of C are text features of the concepts, those of V what the tuned layer
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from perdure.adapters.delta import FullRank
 from perdure.adapters.prompts import Prompts
+from perdure.methods.apart import Apart
 from perdure.methods.protocol import (
     SHARED,
     Deltas,
     Kept,
     Learner,
-    Method,
     Shapes,
     checked_moments,
     full_rank_deltas,
@@ -35,7 +34,7 @@ ALIKE = 1e-6
 class MergedLearner(Learner):
     """A dense `dW` a layer, and after `see` the equations that the merged weights must meet."""
 
-    sees_tokens_alone: ClassVar[bool] = True
+    sees_tokens_alone = True
 
     def __init__(
         self, deltas: Mapping[str, FullRank], rows: Mapping[str, Tensor], G: Tensor
@@ -72,13 +71,12 @@ class MergedLearner(Learner):
             self.equations[f"{layer}/answers"] = delta.dense().to("cpu", torch.float64) @ c.T
 
 
-class CustomDiffusionMerged(Method):
+class CustomDiffusionMerged(Apart):
     name = "custom-diffusion-merged"
     title = "Custom Diffusion, merged: keys and values tuned a concept at a time, joined by algebra"
     paper = "Kumari et al., CVPR 2023, arXiv 2212.04488"
-    needs_moments: ClassVar[bool] = True
-    moments_of_past: ClassVar[bool] = False
-    independent: ClassVar[bool] = True
+    needs_moments = True
+    moments_of_past = False
 
     def start(
         self,
@@ -96,9 +94,6 @@ class CustomDiffusionMerged(Method):
             )
         deltas = full_rank_deltas(shapes)
         return MergedLearner(deltas, rows, checked_moments(self.name, shapes, moments))
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}  # every concept is tuned on the untouched base
 
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         """Features and duals (s, d_in), answers (d_out, s) a layer; the dense `dW` stays behind."""

@@ -11,15 +11,8 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.delta import FullRank
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_number,
-    keep_factors,
-)
+from perdure.methods.checks import check_number
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes, keep_factors
 from perdure.methods.sequential import SequentialFull, continuing
 
 

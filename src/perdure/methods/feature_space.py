@@ -8,26 +8,15 @@ Keys and values are linear in the text features c, so `dW_t c` is the interferen
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from perdure.adapters.delta import LowRank, without_autocast
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_number,
-    check_whole,
-    checked_moments,
-    keep_factors,
-    low_rank_deltas,
-    sum_low_rank,
-)
+from perdure.methods.checks import check_number, check_whole
+from perdure.methods.protocol import Kept, Learner, Method, Shapes, checked_moments, low_rank_deltas
+from perdure.methods.summed import Summed
 
 
 class Complement(nn.Module):
@@ -76,11 +65,11 @@ class FeatureSpaceLearner(Learner):
         return self.weight * self.interference() if self.weight else super().penalty()
 
 
-class FeatureSpace(Method):
+class FeatureSpace(Summed):
     name = "feature-space"
     title = "Feature-space: a low-rank delta a task, kept silent on the features of other prompts"
     paper = "this project's own; see docs/methods/feature-space.md"
-    needs_moments: ClassVar[bool] = True
+    needs_moments = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -127,17 +116,6 @@ class FeatureSpace(Method):
             for delta in deltas.values():
                 parametrize.register_parametrization(delta, "B", complement)
         return FeatureSpaceLearner(deltas, rows, C, self.config.penalty)
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return sum_low_rank(kept)
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)
-
-    def mix(
-        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
-    ) -> Deltas:
-        return sum_low_rank(kept)
 
 
 def leading(C: Tensor, share: float) -> Tensor:

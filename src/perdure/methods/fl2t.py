@@ -9,7 +9,7 @@ L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(old prompt; dW^) - K/V(same;
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,14 +17,13 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import Delta, without_autocast
 from perdure.adapters.prompts import Prompts
-from perdure.methods.cidm import check_form, psi, weighted
+from perdure.methods.checks import check_flag, check_form, check_number, check_whole
+from perdure.methods.cidm import psi, weighted
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Shapes,
-    check_number,
-    check_whole,
     keep_encoded,
     keep_factors,
     low_rank_deltas,
@@ -203,8 +202,8 @@ class FL2T(Together):
     name = "fl2t"
     title = "FL2T: adapters learned apart, composed by proxies that attend to the prompt"
     paper = "arXiv 2601.01963, WACV 2026; our completion, see docs/methods/fl2t.md"
-    mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "prompt"
-    independent: ClassVar[bool] = True
+    mixes_by = "prompt"
+    independent = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Together.Config):
@@ -239,8 +238,7 @@ class FL2T(Together):
             for option in ("tau", "contrast_tau"):
                 check_number("fl2t", option, getattr(self, option), 1e-6)
             check_form("fl2t", "relevance", self.relevance, get_args(Relevance))
-            if not isinstance(self.proxies, bool):
-                raise ValueError(f"fl2t: proxies is {self.proxies!r}, but must be true or false")
+            check_flag("fl2t", "proxies", self.proxies)
             if self.width % self.heads:
                 raise ValueError(
                     f"fl2t: width is {self.width}, but must be a multiple of heads ({self.heads})"

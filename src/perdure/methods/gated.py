@@ -9,7 +9,7 @@ g_t(p) = 1      from the token of a concept of t up to the next concept's token
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +17,9 @@ from torch.nn import functional as F
 
 from perdure.adapters.delta import LowRank, without_autocast
 from perdure.adapters.prompts import Prompts
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_whole,
-    keep_factors,
-)
+from perdure.methods.apart import Apart
+from perdure.methods.checks import check_whole
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 
 Ends = Literal["mean", "sum", "none"]
 
@@ -57,12 +51,11 @@ class GatedLearner(Learner):
             delta.gate = gate
 
 
-class Gated(Method):
+class Gated(Apart):
     name = "gated"
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
-    adds_to_prompts: ClassVar[bool] = True
-    independent: ClassVar[bool] = True
+    adds_to_prompts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -97,12 +90,6 @@ class Gated(Method):
             for layer, (d_out, d_in) in shapes.items()
         }
         return GatedLearner(deltas, rows, self.config.ends)
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}  # every task trains on the untouched base
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

@@ -5,8 +5,8 @@ L = (1 - s) L_diff(new pictures) + s L_diff(drawings of earlier concepts by the 
 
 from dataclasses import dataclass
 
+from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
-from perdure.methods.protocol import check_whole
 
 
 class GenerativeReplay(LoRA):

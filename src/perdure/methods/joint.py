@@ -5,20 +5,20 @@ W = W_init + A B,   trained on the pictures of all concepts at once
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
-from perdure.methods.protocol import Kept, Learner, Shapes, check_whole
+from perdure.methods.protocol import Kept, Learner, Shapes
 
 
 class Joint(LoRA):
     name = "joint"
     title = "Joint: one adapter for all concepts, learned in one task from all pictures"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the bound without forgetting"
-    all_at_once: ClassVar[bool] = True
+    all_at_once = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRA.Config):

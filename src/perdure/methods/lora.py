@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perdure.methods.checks import check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Method,
     Shapes,
-    check_whole,
     low_rank_deltas,
     sum_low_rank,
 )

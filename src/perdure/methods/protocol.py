@@ -263,23 +263,6 @@ def task_of(kept: Sequence[Kept], concept: str) -> int:
     raise ValueError(f"there is no concept <{concept}>: there are {known or 'none yet'}")
 
 
-def check_whole(method: str, option: str, value: object, least: int) -> None:
-    """ValueError unless `value` is an int of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"{method}: {option} is {value!r}, but must be a whole number of at least {least}"
-        )
-
-
-def check_number(method: str, option: str, value: object, least: float) -> None:
-    """ValueError unless `value` is a finite number of at least `least`."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:  # type: ignore[arg-type,operator]
-        raise ValueError(
-            f"{method}: {option} is {value!r}, but must be a finite number of at least {least:g}"
-        )
-
-
 def checked_moments(method: str, shapes: Shapes, moments: Tensor | None) -> Tensor:
     """C as an fp32 copy; ValueError where it is missing or does not fit a layer."""
     if moments is None:

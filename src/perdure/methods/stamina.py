@@ -15,16 +15,10 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import without_autocast
 from perdure.adapters.masked import MaskedLowRank, masked_product
-from perdure.methods.protocol import (
-    Deltas,
-    Kept,
-    Learner,
-    Method,
-    Shapes,
-    check_number,
-    check_whole,
-    keep_factors,
-)
+from perdure.methods.c_lora import CLoRALearner
+from perdure.methods.checks import check_number, check_whole
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+from perdure.methods.summed import Summed
 
 
 class TokenMLP(nn.Module):
@@ -51,8 +45,8 @@ class TokenMLP(nn.Module):
             return F.linear(h, self.W_2, self.b_2).view(self.shape)
 
 
-class StaminaLearner(Learner):
-    """A masked `A_t B_t` a layer, an MLP a token, and `| sum_{t'<t} dW_t' |` where there is one."""
+class StaminaLearner(CLoRALearner):
+    """A masked `A_t B_t` a layer and an MLP a token; L_forget is C-LoRA's, of the masked deltas."""
 
     def __init__(
         self,
@@ -63,14 +57,10 @@ class StaminaLearner(Learner):
         weight: float,
         sparsity: float,
     ) -> None:
-        super().__init__(deltas, {})
+        super().__init__(deltas, {}, past, weight)
         self.concepts = tuple(tokens)
         self._tokens = nn.ModuleList(tokens.values())
-        self.weight = weight
         self.sparsity = sparsity
-        for index, layer in enumerate(self.layers):
-            P = past[layer].abs() if layer in past else None
-            self.register_buffer(f"past_{index}", P, persistent=False)
 
     def masked(self) -> list[MaskedLowRank]:
         """The deltas, in the order of the layers."""
@@ -90,15 +80,6 @@ class StaminaLearner(Learner):
             "tokens": list(self._tokens.parameters()),
         }
 
-    def forgetting(self) -> Tensor:
-        """L_forget: the squared Frobenius norms added up over the layers, without lambda."""
-        total = super().penalty()
-        for index, delta in enumerate(self.masked()):
-            P = getattr(self, f"past_{index}")
-            if P is not None:
-                total = total + (P * delta.dense()).square().sum()
-        return total
-
     def density(self) -> Tensor:
         """`mean(sigmoid(logits))` over all entries of all layers: the share of ones expected
         under the noise."""
@@ -108,15 +89,11 @@ class StaminaLearner(Learner):
 
     def penalty(self) -> Tensor:
         """`lambda * L_forget + mu * mean(sigmoid(logits))`."""
-        total = super().penalty()
-        if self.weight:
-            total = total + self.weight * self.forgetting()
-        if self.sparsity:
-            total = total + self.sparsity * self.density()
-        return total
+        forgetting = super().penalty()
+        return forgetting + self.sparsity * self.density() if self.sparsity else forgetting
 
 
-class Stamina(Method):
+class Stamina(Summed):
     name = "stamina"
     title = "STAMINA: low-rank deltas under learned hard masks, tokens from an MLP"
     paper = "Smith et al., CVPR Workshops 2024, arXiv 2311.18763"
@@ -183,14 +160,6 @@ class Stamina(Method):
         )
 
     def past(self, kept: Sequence[Kept]) -> Deltas:
-        return sum_masked(kept)
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return keep_factors(learner)  # the MLPs stay behind
-
-    def mix(
-        self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
-    ) -> Deltas:
         return sum_masked(kept)
 
 

@@ -4,19 +4,18 @@ v* = argmin_v L_diff(x, prompt with v)
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+from perdure.methods.apart import Apart
+from perdure.methods.protocol import Deltas, Kept, Learner, Shapes
 
 
-class TextualInversion(Method):
+class TextualInversion(Apart):
     name = "textual-inversion"
     title = "Textual Inversion: a token a concept, the weights stay the base's"
     trains_weights = False
-    independent: ClassVar[bool] = True
     paper = "Gal et al., ICLR 2023, arXiv 2208.01618"
 
     def start(
@@ -31,9 +30,6 @@ class TextualInversion(Method):
         if not rows:
             raise ValueError("textual-inversion trains tokens alone, and this task has no token")
         return Learner({}, rows)
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}
 
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         return {}  # the token row, which the loop keeps, is all there is

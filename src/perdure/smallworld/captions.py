@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from perdure.smallworld import objects, people, pets, places
+from perdure.smallworld import hair, objects, people, pets, places
 from perdure.smallworld.identities import Identity, phrase
 from perdure.smallworld.pen import pick
 from perdure.smallworld.vocabulary import (
@@ -69,17 +69,16 @@ def caption(
     context: Context,
     rng: np.random.Generator,
     coarse: bool = True,
-    names: Sequence[str] = (),
 ) -> str:
     """A lower-case caption with a random template and random omissions.
 
-    ``coarse=False`` names the subjects by noun alone ("a person next to a dog"); ``names`` speak of
-    them by name. The accessory is said of the first subject, who wears it.
+    ``coarse=False`` names the subjects by noun alone ("a person next to a dog"). The accessory is
+    said of the first subject, who wears it.
     """
     who = [identities] if isinstance(identities, Identity) else list(identities)
     generic = rng.random() < 0.08  # "a pet", "a building"
-    phrases = list(names[: len(who)])
-    for one in who[len(phrases) :]:
+    phrases = []
+    for one in who:
         if coarse and not generic:
             phrases.append(_coarse_phrase(one, rng))
         else:
@@ -108,8 +107,8 @@ def words() -> list[str]:
     """Every token that captions and prompts may use, sorted, each once."""
     texts = [_EXTRA, *EXPRESSIONS, *STYLES.values(), *BACKGROUND_PHRASES, *ACCESSORY_NOUNS]
     texts += [*BACKGROUND_PHRASES.values(), *ACCESSORY_NOUNS.values(), *COLOURS, *NOUNS.values()]
-    texts += [text.replace("{}", "") for text in people.HAIR_STYLES.values()]
-    texts += [*people.HAIR_WORDS, *people.BEARDS.values(), "freckles", "shirt", "and with beside"]
+    texts += [text.replace("{}", "") for text in hair.HAIR_STYLES.values()]
+    texts += [*hair.HAIR_COLOURS, *people.BEARDS.values(), "freckles", "shirt", "and with beside"]
     texts += [*pets.FUR_WORDS, "cat dog striped spotted", *places.KINDS, *places.WALL_WORDS, "roof"]
     texts += [*objects.KINDS, *objects.DECORATION_WORDS]
     return sorted({token for text in texts for token in tokens(text)})

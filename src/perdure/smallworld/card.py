@@ -10,7 +10,7 @@ from typing import Any
 from diffusers import StableDiffusionPipeline
 
 from perdure.measuring import MetricEncoder
-from perdure.smallworld.quality import Quality
+from perdure.smallworld.figures import Quality
 from perdure.smallworld.world import (
     ACCESSORIES,
     BACKGROUNDS,

@@ -152,9 +152,9 @@ class Scene:
         """The picture: uint8 (64, 64, 3)."""
         return render(self.identities, self.context, self.render_seed)
 
-    def caption(self, rng: np.random.Generator, names: Sequence[str] = ()) -> str:
-        """A coarse caption with random omissions; ``names`` stand for the subjects if given."""
-        return caption(self.identities, self.context, rng, names=names)
+    def caption(self, rng: np.random.Generator) -> str:
+        """A coarse caption with random omissions."""
+        return caption(self.identities, self.context, rng)
 
 
 def _sample_identity(rng: np.random.Generator, split: str) -> Identity:

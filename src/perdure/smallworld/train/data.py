@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perdure.smallworld.train.names import NAMES
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
-from perdure.smallworld.world import DOMAINS, SIZE, Scene, sample, sample_context
+from perdure.smallworld.world import SIZE, Scene, sample, sample_context
 
 __all__ = ["Scenes", "load_scenes", "render_scenes"]
 
@@ -24,16 +23,12 @@ _CHUNK = 5000
 class Scenes:
     """``pictures`` uint8 (N, 64, 64, 3), ``ids`` int64 (N, 2, CONTEXT), ``people`` bool (N,).
 
-    Pictures 2k and 2k + 1 show the same cast in two contexts. ``named`` (N, CONTEXT) is a caption
-    that speaks of the cast by `NAMES`; ``who`` (N, 2, 2) is the cast, each a number of a domain
-    and a seed, -1 where there is no second subject.
+    Pictures 2k and 2k + 1 show the same cast in two contexts.
     """
 
     pictures: np.ndarray
     ids: np.ndarray
     people: np.ndarray
-    named: np.ndarray
-    who: np.ndarray
 
 
 def _pair(seed: int, index: int, split: str) -> list[tuple[Scene, list[str]]]:
@@ -51,8 +46,7 @@ def _pair(seed: int, index: int, split: str) -> list[tuple[Scene, list[str]]]:
             scene = dataclasses.replace(
                 scene, context=dataclasses.replace(scene.context, style="photo")
             )
-        texts = [scene.caption(said) for _ in range(CAPTIONS)]
-        out.append((scene, [*texts, scene.caption(said, names=NAMES)]))
+        out.append((scene, [scene.caption(said) for _ in range(CAPTIONS)]))
     return out
 
 
@@ -71,12 +65,8 @@ def _chunk(task: tuple[Path, int, int, int, str]) -> None:
     people = np.array(
         [len(s.identities) == 1 and s.identities[0].domain == "person" for s, _ in scenes]
     )
-    who = np.full((len(scenes), 2, 2), -1, np.int64)
-    for row, (scene, _) in zip(who, scenes, strict=True):
-        for place, one in enumerate(scene.identities):
-            row[place] = DOMAINS.index(one.domain), one.seed
     partial = folder / f"{start:07d}.partial.npz"
-    np.savez(partial, pictures=pictures, ids=np.array(ids, np.int16), people=people, who=who)
+    np.savez(partial, pictures=pictures, ids=np.array(ids, np.int16), people=people)
     partial.replace(path)
 
 
@@ -105,11 +95,8 @@ def load_scenes(folder: Path) -> Scenes:
         part = chunk["pictures"]
         pictures[at : at + len(part)] = part
         at += len(part)
-    ids = np.concatenate([c["ids"] for c in chunks]).astype(np.int64)
     return Scenes(
         pictures=pictures,
-        ids=ids[:, :CAPTIONS],
+        ids=np.concatenate([c["ids"] for c in chunks]).astype(np.int64),
         people=np.concatenate([c["people"] for c in chunks]),
-        named=ids[:, CAPTIONS],
-        who=np.concatenate([c["who"] for c in chunks]),
     )

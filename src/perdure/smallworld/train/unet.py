@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -16,10 +15,8 @@ from transformers import CLIPTextModel
 
 from perdure.smallworld.train.data import CAPTIONS, Scenes
 from perdure.smallworld.train.loop import Schedule, leads, train
-from perdure.smallworld.train.names import NAMES, Names, spoken
 from perdure.smallworld.train.vae import LATENT_CHANNELS
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
-from perdure.smallworld.world import DOMAINS, Identity
 
 __all__ = ["cache_latents", "make_scheduler", "make_unet", "train_unet"]
 
@@ -28,8 +25,6 @@ EMPTY = 0.1
 """Share of captions that are left out, for classifier-free guidance."""
 PEOPLE = 0.5
 """Share of the batch that is taken from portraits alone: faces are the hardest to draw."""
-NAMED = 0.4
-"""Share of captions that speak of their subjects by name."""
 SNR_CAP = 5.0
 
 
@@ -108,8 +103,7 @@ def train_unet(
     latents = cache_latents(vae, scenes, folder / "latents.safetensors", count)
     torch.manual_seed(0)
     unet = make_unet() if start is None else start
-    ids, named = torch.from_numpy(scenes.ids), torch.from_numpy(scenes.named)
-    words, marks = _names_of(text_encoder, scenes.who[: len(latents["mean"])])
+    ids = torch.from_numpy(scenes.ids)
     people = torch.from_numpy(scenes.people[: len(latents["mean"])]).nonzero()[:, 0]
     tokenizer = make_tokenizer()
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"])
@@ -122,9 +116,7 @@ def train_unet(
         index = torch.where(torch.rand(BATCH, generator=generator) < PEOPLE, person, index)
         which = torch.randint(CAPTIONS, (BATCH,), generator=generator)
         drop = torch.rand(BATCH, generator=generator) < EMPTY
-        by_name = torch.rand(BATCH, generator=generator) < NAMED
-        tokens = torch.where(by_name[:, None], named[index], ids[index, which])
-        tokens = torch.where(drop[:, None], empty, tokens)
+        tokens = torch.where(drop[:, None], empty, ids[index, which])
         mean, std = latents["mean"][index].float(), latents["std"][index].float()
         x = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
@@ -132,7 +124,7 @@ def train_unet(
         a = alphas[t].sqrt()[:, None, None, None]
         s = (1 - alphas[t]).sqrt()[:, None, None, None]
         with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad(), spoken(text_encoder, marks, words[index].float()):
+            with torch.no_grad():
                 states = text_encoder(tokens).last_hidden_state
             v = unet(a * x + s * noise, t, states).sample
         error = (v.float() - (a * noise - s * x)).square().mean(dim=(1, 2, 3))
@@ -143,16 +135,3 @@ def train_unet(
 
     train(unet, loss_of, schedule=schedule, folder=folder, seed=seed)
     return unet
-
-
-def _names_of(text_encoder: CLIPTextModel, who: np.ndarray) -> tuple[Tensor, Tensor]:
-    """The words (N, 4, width), fp16, of the two names in each scene, and the ids of their marks."""
-    table = text_encoder.get_input_embeddings().weight
-    names = Names(table.shape[1], float(table.std()))
-    words = torch.zeros(len(who), 4, table.shape[1], dtype=torch.half)
-    for place in range(2):
-        there = np.flatnonzero(who[:, place, 0] >= 0)
-        cast = [Identity(DOMAINS[domain], int(seed)) for domain, seed in who[there, place]]
-        words[torch.from_numpy(there), 2 * place : 2 * place + 2] = names.rows(cast).half()
-    marks = make_tokenizer()(" ".join(NAMES), add_special_tokens=False)["input_ids"]
-    return words, torch.tensor(marks)
