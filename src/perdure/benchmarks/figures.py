@@ -53,11 +53,11 @@ def scatter(methods: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, A
     def at_y(value: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (value - y0) / (y1 - y0)
 
-    marks = []
+    marks: list[dict[str, Any]] = []
     taken: list[Box] = []
     for method in placed:
         (left, most), (low, high) = (_reach(method["values"][key]) for key in (x, y))
-        mark = {
+        mark: dict[str, Any] = {
             "method": method,
             "x": at_x(statistics.fmean(method["values"][x])),
             "y": at_y(statistics.fmean(method["values"][y])),
@@ -70,7 +70,7 @@ def scatter(methods: Sequence[Mapping[str, Any]], x: str, y: str) -> dict[str, A
             (at_x(left) - 5, cy - 1, at_x(most) + 5, cy + 1),
             (cx - 1, at_y(high) - 1, cx + 1, at_y(low) + 1),
         ]
-    rules = [
+    rules: list[dict[str, Any]] = [
         {"y": at_y(statistics.fmean(m["values"][y])), "words": m["title"]}
         for m in methods
         if x not in m["values"]
@@ -142,7 +142,7 @@ def lengths(series: Sequence[tuple[Mapping[str, Any], Mapping[int, list[float]]]
     def at_y(value: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
 
-    found = []
+    found: list[dict[str, Any]] = []
     for method, line in series:
         sides = [(at_x(t), *map(at_y, _reach(values))) for t, values in line.items()]
         found.append(
@@ -206,6 +206,7 @@ def heat(
     """
     names, tasks = matrix.scored(score), len(matrix.tasks)
     low, high = span
+    lines: list[tuple[str, list[tuple[int, float]]]]
     if ends:
         lines = [
             (

@@ -50,15 +50,15 @@ def concept_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
             sheets.append((method.title, tiles))
     if not sheets:
         return None
-    names = list(sheets[0][1][0])
+    shown = list(sheets[0][1][0])
     return {
-        "names": names,
+        "names": shown,
         "real": list(sheets[0][1][0].values()),
         "moments": [
             {
                 "words": words,
                 "rows": [
-                    {"title": title, "images": [tiles[row].get(name) for name in names]}
+                    {"title": title, "images": [tiles[row].get(name) for name in shown]}
                     for title, tiles in sheets
                 ],
             }
