@@ -17,8 +17,8 @@ from perdure.measuring.tables import Column
 __all__ = ["COLUMNS", "Record", "grouped", "numbers", "read_records"]
 
 COLUMNS = (
-    Column(key="after", title="identity, right after"),
-    Column(key="final", title="identity, at the end"),
+    Column(key="after", title="identity, right after", digits=3),
+    Column(key="final", title="identity, at the end", digits=3),
     Column(key="forgetting", title="forgetting", higher_is_better=False, digits=3),
     Column(key="reach", title="way from floor to ceiling, right after"),
     Column(key="alignment", title="image alignment, at the end", digits=3),
@@ -26,7 +26,7 @@ COLUMNS = (
     Column(key="drift", title="base drift", higher_is_better=False, digits=3),
     Column(key="pair", title="both recognised, plain"),
     Column(key="boxed", title="both recognised, boxes"),
-    Column(key="seconds", title="s a concept", higher_is_better=False, digits=0),
+    Column(key="seconds", title="s a concept", higher_is_better=False, digits=1),
     Column(key="parameters", title="trained", higher_is_better=False, digits=0),
     Column(key="stored", title="kB stored a concept", higher_is_better=False, digits=0),
 )

@@ -28,10 +28,11 @@ from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import score_pairs
 from perdure.measuring.summary import environment
 
-__all__ = ["FORMAT", "Run", "run", "teach"]
+__all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 
 FORMAT = 2
-_SHOWN = 10
+SHOWN = 10
+"""Concepts in the strip of pictures beside a record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +210,7 @@ def _together(
 
 def _strip(evaluation: Evaluation) -> Image.Image:
     """The first concepts, one a column: a real picture, drawn right after learning, at the end."""
-    names = evaluation.matrix.concepts[:_SHOWN]
+    names = evaluation.matrix.concepts[:SHOWN]
     moments = [evaluation.drawn[name] for name in names]
     return grid(
         [

@@ -1,4 +1,4 @@
-"""The report's chart: where its lines, labels and ticks lie."""
+"""The report's charts: where lines, labels and ticks lie."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,19 +8,22 @@ from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.scores import Score
 from perdure.measuring.tables import number
 
-__all__ = ["curves"]
+__all__ = ["apart", "axis", "curves"]
 
 
-def _ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers within [low, high]."""
+def axis(low: float, high: float, count: int = 5) -> list[tuple[float, str]]:
+    """Round numbers within [low, high], and how they are printed."""
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, last + 1)]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    if not math.isclose(step * 10**digits, round(step * 10**digits), abs_tol=1e-6):
+        digits += 1
+    return [(i * step, number(i * step, digits)) for i in range(first, last + 1)]
 
 
-def _apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
+def apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
     """Label heights moved as little as needed to be `gap` apart and above `lowest`."""
     order = sorted(range(len(heights)), key=lambda i: heights[i])
     moved = list(heights)
@@ -54,7 +57,6 @@ def curves(
     low, high = span
     margin = 0.04 * (high - low)
     lowest, highest = (low - margin) * about.scale, (high + margin) * about.scale
-    ticks = _ticks(lowest, highest)
     count = len(matrix.tasks)
 
     def at_x(task: int) -> float:
@@ -72,11 +74,8 @@ def curves(
         ]
         if points:
             lines.append({"concept": concepts[name], "points": points})
-    labels = _apart([line["points"][-1][1] for line in lines], 14.0, top + height + 4)
+    labels = apart([line["points"][-1][1] for line in lines], 14.0, top + height + 4)
     step = max(1, math.ceil(count / 10))
-    tick_digits = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    if not math.isclose((ticks[1] - ticks[0]) * 10**tick_digits % 1, 0, abs_tol=1e-6):
-        tick_digits += 1
     return {
         "lines": [{**line, "label_y": y} for line, y in zip(lines, labels, strict=True)],
         "rules": [{"y": at_y(value), "words": words} for words, value in bounds.items()],
@@ -87,7 +86,8 @@ def curves(
             if task % step == 0 or task == count - 1
         ],
         "y": [
-            {"at": at_y(tick / about.scale), "words": number(tick, tick_digits)} for tick in ticks
+            {"at": at_y(tick / about.scale), "words": words}
+            for tick, words in axis(lowest, highest)
         ],
         "box": {"left": left, "right": left + width, "top": top, "bottom": top + height},
     }

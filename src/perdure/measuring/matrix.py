@@ -250,7 +250,8 @@ def forgetting_coda(matrix: TaskMatrix, score: str) -> float:
     for t in range(1, len(matrix.tasks)):
         old = [c for task in matrix.tasks[:t] for c in task if c in matrix.scored(score)]
         loss = [sign * (matrix.need(score, t - 1, c) - matrix.need(score, t, c)) for c in old]
-        steps.append(math.fsum(loss) / len(loss))
+        if loss:
+            steps.append(math.fsum(loss) / len(loss))
     return _mean(steps, "forgetting_coda")
 
 

@@ -4,18 +4,13 @@ Every number that it prints is derived from the `Report`'s raw matrices, by the 
 functions of `matrix` and `scores`.
 """
 
-import base64
-import io
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
 from perdure.measuring.chart import curves
-from perdure.measuring.contents import Definition, MethodResult, Picture, Report, Strip
+from perdure.measuring.contents import Definition, MethodResult, Report, Strip
+from perdure.measuring.inline import image
 from perdure.measuring.matrix import DEFINITIONS, TaskMatrix
 from perdure.measuring.scores import Score, reach
 from perdure.measuring.tables import WORDS, method_table, number
@@ -24,8 +19,6 @@ __all__ = ["page"]
 
 Range = tuple[float, float]
 
-SMALL = 128  # pictures up to this side are shown times three, pixel by pixel
-LARGEST = 384  # larger pictures are shrunk to this side
 SHOWN = 4  # pictures of a concept at a moment; the page shows the first large
 HUES = 10  # the page's colours for concepts, --c0 to --c9
 
@@ -38,7 +31,7 @@ def page(data: Report) -> dict[str, Any]:
             "title": concept.title or concept.name,
             "hue": i % HUES,
             "dashed": (i // HUES) % 2 == 1,
-            "references": [_image(picture) for picture in concept.references[: SHOWN + 1]],
+            "references": [image(picture) for picture in concept.references[: SHOWN + 1]],
             "ceiling": concept.ceiling,
             "floor": concept.floor,
         }
@@ -77,7 +70,7 @@ def page(data: Report) -> dict[str, Any]:
                     {
                         "concept": concept,
                         "shots": [
-                            {"caption": shot.caption, "image": _image(shot.picture)}
+                            {"caption": shot.caption, "image": image(shot.picture)}
                             for shot in strips[name].contexts
                         ],
                     }
@@ -166,7 +159,7 @@ def _card(
             cards.append(
                 {
                     "words": words,
-                    "images": [_image(picture) for picture in pictures[:SHOWN]],
+                    "images": [image(picture) for picture in pictures[:SHOWN]],
                     "value": value,
                     "bar": _bar(value, concept),
                 }
@@ -213,7 +206,7 @@ def _film(
         drawn = strips[name].drawn if name in strips else {}
         cells = [
             {
-                "image": _image(drawn[task][0]) if drawn.get(task) else None,
+                "image": image(drawn[task][0]) if drawn.get(task) else None,
                 "value": matrix.at(score, task, name),
             }
             for task in range(len(matrix.tasks))
@@ -237,27 +230,3 @@ def _definitions(data: Report) -> list[Definition]:
             for name, text in DEFINITIONS.items()
         ]
     return result
-
-
-def _image(picture: Picture) -> dict[str, Any]:
-    """A picture as a PNG data URI with its width, height and whether it is small."""
-    if isinstance(picture, Tensor):
-        picture = picture.detach().cpu().numpy()
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(
-                f"a picture must be uint8 (H, W, 3), got {picture.dtype} {picture.shape}"
-            )
-        picture = Image.fromarray(picture)
-    picture = picture.convert("RGB")
-    if max(picture.size) > LARGEST:
-        picture = picture.copy()
-        picture.thumbnail((LARGEST, LARGEST), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
-    return {
-        "uri": "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii"),
-        "width": picture.width,
-        "height": picture.height,
-        "small": max(picture.size) <= SMALL,
-    }

@@ -1,7 +1,9 @@
 """The report: one self-contained HTML page, made from a `Report` of raw matrices and pictures."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -24,27 +26,38 @@ __all__ = [
     "Report",
     "Shot",
     "Strip",
+    "render",
     "render_report",
+    "write_page",
     "write_report",
 ]
 
 
 def write_report(path: str | Path, data: Report) -> None:
     """Write the page to one HTML file, replacing it whole; missing folders are made."""
-    path = Path(path)
+    write_page(Path(path), render_report(data))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a text file, replacing it whole; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(render_report(data), encoding="utf-8")
+    part.write_text(text, encoding="utf-8")
     part.replace(path)
 
 
 def render_report(data: Report) -> str:
     """The page as HTML text."""
+    return render("report.html.j2", page(data))
+
+
+def render(template: str, names: Mapping[str, Any], *folders: Path) -> str:
+    """A template of this folder, or of ``folders``, as HTML text."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2").render(page(data))
+    return environment.get_template(template).render(names)

@@ -9,7 +9,7 @@ from typing import Any
 from perdure.measuring.contents import MethodResult, Report
 from perdure.measuring.matrix import DERIVED, TaskMatrix
 
-__all__ = ["WORDS", "Column", "markdown_table", "method_table", "number"]
+__all__ = ["MISSING", "WORDS", "Column", "cells", "markdown_table", "method_table", "number"]
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
@@ -35,28 +35,39 @@ class Column:
     digits: int = 2
 
 
+def cells(
+    rows: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[Column]
+) -> dict[str, list[tuple[str, bool]]]:
+    """Mean ± sample standard deviation, and whether it is among the best; a cell a column.
+
+    `rows[method][key]`: one value a seed. The best mean of a column is marked, and so is every mean
+    within the larger of the two spreads of it (a tie). One seed decides nothing: no cell is marked
+    in a column where a method has fewer than two. A number that no seed changes has no spread.
+    """
+    best = {column.key: _winners(rows, column) for column in columns}
+    return {
+        name: [
+            (_spread(values.get(c.key, ()), c.scale, c.digits), name in best[c.key])
+            for c in columns
+        ]
+        for name, values in rows.items()
+    }
+
+
 def markdown_table(
     rows: Mapping[str, Mapping[str, Sequence[float]]],
     columns: Sequence[Column],
     *,
     first: str = "Method",
 ) -> str:
-    """A Markdown table of mean ± sample standard deviation; `rows[method][key]`: one value a seed.
-
-    The best mean of a column is bold, and so is every mean within the larger of the two spreads
-    of it (a tie). One seed decides nothing: a column where a method has fewer than two is plain.
-    """
+    """`cells` as a Markdown table, the best of a column and its ties bold."""
     lines = [
         f"| {first} | " + " | ".join(c.title for c in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
-    best = {column.key: _winners(rows, column) for column in columns}
-    for name, values in rows.items():
-        cells = []
-        for column in columns:
-            text = _spread(values.get(column.key, ()), column.scale, column.digits)
-            cells.append(f"**{text}**" if name in best[column.key] else text)
-        lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
+    for name, row in cells(rows, columns).items():
+        texts = [f"**{text}**" if best else text for text, best in row]
+        lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -75,8 +86,8 @@ def number(value: float | None, digits: int = 2) -> str:
     """A value with a true minus sign and never "-0"; a dash where there is none."""
     if value is None or math.isnan(value):
         return MISSING
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
+    text = f"{value:,.{digits}f}"
+    if not any(digit in text for digit in "123456789"):
         text = text.lstrip("-")
     return text.replace("-", MINUS)
 
@@ -85,7 +96,7 @@ def _spread(values: Sequence[float], scale: float = 1.0, digits: int = 2) -> str
     if not len(values):
         return MISSING
     mean = number(statistics.fmean(values) * scale, digits)
-    if len(values) == 1:
+    if math.isclose(min(values), max(values)):
         return mean
     return f"{mean} ± {number(statistics.stdev(values) * scale, digits)}"
 
@@ -119,16 +130,16 @@ def method_table(data: Report) -> dict[str, Any]:
     groups: list[dict[str, Any]] = []
     for score, name in wanted:
         about = data.describe(score)
-        cells = []
+        texts = []
         for method in data.methods:
             runs = [m for m in (method.matrix, *method.repeats) if score in m.scores]
-            cells.append(_spread(_derived(name, runs, score), about.scale, about.digits))
-        if set(cells) == {MISSING}:
+            texts.append(_spread(_derived(name, runs, score), about.scale, about.digits))
+        if set(texts) == {MISSING}:
             continue
         if not groups or groups[-1]["score"] != score:
             better = data.methods[0].matrix.higher_is_better.get(score, about.higher_is_better)
             groups.append({"score": score, "title": about.title, "better": better, "rows": []})
-        groups[-1]["rows"].append({"words": WORDS[name], "cells": cells})
+        groups[-1]["rows"].append({"words": WORDS[name], "cells": texts})
     seeds = max(1 + len(m.repeats) for m in data.methods)
     return {"groups": groups, "costs": _costs(data.methods), "seeds": seeds}
 
@@ -137,7 +148,7 @@ def _costs(methods: Sequence[MethodResult]) -> list[dict[str, Any]]:
     seconds = [f"{statistics.fmean(m.seconds):.1f} s" if m.seconds else MISSING for m in methods]
     kept = [_size(statistics.fmean(m.kept_bytes)) if m.kept_bytes else MISSING for m in methods]
     rows = {"learning time of a task, mean": seconds, "kept on disk of a task, mean": kept}
-    costs = [{"words": w, "cells": cells} for w, cells in rows.items() if set(cells) != {MISSING}]
+    costs = [{"words": w, "cells": texts} for w, texts in rows.items() if set(texts) != {MISSING}]
     for fact in dict.fromkeys(key for m in methods for key in m.facts):
         costs.append({"words": fact, "cells": [m.facts.get(fact, MISSING) for m in methods]})
     return costs

@@ -1,0 +1,136 @@
+"""What the page of a stream shows, ready for its template; every number is from the records."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perdure.benchmarks.figures import fates, heat, lengths, orders, scatter
+from perdure.benchmarks.pictures import concept_rows, pair_rows
+from perdure.benchmarks.results import MethodRuns, Results
+from perdure.benchmarks.series import by_order, forgetting_by_length, mean_matrix
+from perdure.benchmarks.words import commands, counted, definitions, lead, surroundings, table_note
+from perdure.measuring.chart import curves
+from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.scores import SCORES, Score
+from perdure.measuring.tables import Column, cells
+
+__all__ = ["page"]
+
+HUES = 8  # the page's colours, --c0 to --c7
+SHAPES = 4
+MAIN = "identity"
+BESIDE = "image_alignment"
+COSTS = ("pair", "boxed", "seconds", "parameters", "stored")
+
+
+def page(
+    results: Results,
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    columns: Sequence[Column],
+) -> dict[str, Any]:
+    """The names that bench.html.j2 uses; ``rows`` and ``columns`` are the table's."""
+    methods: list[dict[str, Any]] = [
+        {
+            "title": runs.title,
+            "hue": k % HUES,
+            "shape": (k + k // HUES) % SHAPES,
+            "dashed": (k // HUES) % 2 == 1,
+            "values": rows[runs.title],
+            "runs": runs,
+        }
+        for k, runs in enumerate(results.methods)
+    ]
+    names = results.data["matrix"]["tasks"]
+    bounds = results.data["bounds"].values()
+    scores = [MAIN, BESIDE] if results.styles else [MAIN]
+    return {
+        "results": results,
+        "lead": lead(results),
+        "methods": methods,
+        "tables": [{"columns": part, "cells": cells(rows, part)} for part in _parts(columns)],
+        "note": table_note(results),
+        "scatter": scatter(methods, "forgetting", "final"),
+        "bounds": [statistics.fmean(side) for side in zip(*bounds, strict=True)],
+        "over_time": [_over_time(methods, SCORES[score], results) for score in scores],
+        "lengths": [
+            (SCORES[score], lengths(found))
+            for score in scores
+            if (found := _by_length(methods, score))
+        ],
+        "orders": [
+            (SCORES[score], orders(found))
+            for score in scores
+            if (found := _by_order(methods, score))
+        ],
+        "seeds": counted([len(runs.first) for runs in results.methods], "seed"),
+        "concepts": len([name for task in names for name in task]),
+        "pictures": concept_rows(results.methods),
+        "pairs": pair_rows(results.methods),
+        "definitions": definitions(columns, results),
+        "surroundings": surroundings(results),
+        "commands": commands(results),
+    }
+
+
+def _parts(columns: Sequence[Column]) -> list[list[Column]]:
+    """The table in two that a page is wide enough for: single concepts; pairs and costs."""
+    return [
+        [column for column in columns if (column.key in COSTS) == late] for late in (False, True)
+    ]
+
+
+def _matrices(runs: MethodRuns) -> list[TaskMatrix]:
+    return [record.matrix for record in runs.first]
+
+
+def _over_time(
+    methods: Sequence[Mapping[str, Any]], score: Score, results: Results
+) -> dict[str, Any]:
+    """For each method the mean matrix as a map, and as a curve a concept."""
+    means = [mean_matrix(_matrices(method["runs"]), score.name) for method in methods]
+    known = [v for m in means for row in m.scores[score.name] for v in row if v is not None]
+    span = (min(known), max(known)) if max(known) > min(known) else (known[0] - 0.5, known[0] + 0.5)
+    concepts = {
+        name: {"name": name, "title": name, "hue": k % HUES, "dashed": (k // HUES) % 2 == 1}
+        for k, name in enumerate(means[0].concepts)
+    }
+    ends = any(record.data["moments"] == "ends" for record in results.records)
+    return {
+        "score": score,
+        "span": span,
+        "ends": ends,
+        "methods": [
+            {
+                "title": method["title"],
+                "heat": heat(matrix, score.name, span, ends=ends, digits=score.digits),
+                "curves": fates(matrix, score.name, span)
+                if ends
+                else curves(matrix, score.name, concepts, about=score, span=span, bounds={}),
+            }
+            for method, matrix in zip(methods, means, strict=True)
+        ],
+    }
+
+
+def _by_length(methods: Sequence[Mapping[str, Any]], score: str) -> list[tuple[Any, Any]]:
+    """Methods measured at all moments, with their forgetting after every number of tasks."""
+    found = []
+    for method in methods:
+        first = method["runs"].first
+        if any(record.data["moments"] != "all" for record in first):
+            continue
+        lines = [forgetting_by_length(record.matrix, score) for record in first]
+        if lines[0]:
+            found.append((method, {t: [line[t] for line in lines] for t in lines[0]}))
+    return found
+
+
+def _by_order(methods: Sequence[Mapping[str, Any]], score: str) -> list[tuple[Any, Any]]:
+    """Methods with several orders, with their score at the end in each."""
+    return [
+        (method, by_order(method["runs"].orders, score))
+        for method in methods
+        if len(method["runs"].orders) > 1
+    ]

@@ -1,0 +1,64 @@
+"""What the figures of a stream show, derived from the raw matrices of its runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from perdure.benchmarks.records import Record
+from perdure.measuring.matrix import TaskMatrix, accuracy_final, forgetting
+
+__all__ = ["by_order", "forgetting_by_length", "mean_matrix", "spread"]
+
+
+def spread(values: Sequence[float]) -> float:
+    """The sample standard deviation; 0 of one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_matrix(matrices: Sequence[TaskMatrix], score: str) -> TaskMatrix:
+    """Cell by cell the mean of one score over runs with the same tasks in the same order."""
+    rows = [matrix.scores[score] for matrix in matrices]
+    means = tuple(
+        tuple(
+            None if None in cells else statistics.fmean(cells)
+            for cells in zip(*(run[i] for run in rows), strict=True)
+        )
+        for i in range(len(matrices[0].tasks))
+    )
+    return TaskMatrix(
+        tasks=matrices[0].tasks,
+        scores={score: means},
+        higher_is_better={score: matrices[0].higher_is_better[score]},
+    )
+
+
+def first_tasks(matrix: TaskMatrix, count: int) -> TaskMatrix:
+    """The matrix as if the stream had ended after ``count`` tasks."""
+    width = sum(len(task) for task in matrix.tasks[:count])
+    return TaskMatrix(
+        tasks=matrix.tasks[:count],
+        scores={
+            score: tuple(row[:width] for row in rows[:count])
+            for score, rows in matrix.scores.items()
+        },
+        higher_is_better=matrix.higher_is_better,
+    )
+
+
+def forgetting_by_length(matrix: TaskMatrix, score: str) -> dict[int, float]:
+    """t -> `forgetting` had the stream ended after t tasks, for every t with something to forget.
+
+    Needs all moments: raises ValueError where a cell was not measured.
+    """
+    lengths = range(2, len(matrix.tasks) + 1)
+    ended = {t: first_tasks(matrix, t) for t in lengths}
+    return {t: forgetting(one, score) for t, one in ended.items() if one.earlier(score)}
+
+
+def by_order(orders: dict[int, list[Record]], score: str) -> dict[int, list[float]]:
+    """Order -> the mean over all concepts at the end, one value a seed."""
+    return {
+        order: [accuracy_final(record.matrix, score) for record in records]
+        for order, records in orders.items()
+    }

@@ -1,0 +1,133 @@
+"""What tables and page say in words: what was run, what each number means, and where it ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from perdure.benchmarks.results import Results
+from perdure.measuring.matrix import DEFINITIONS
+from perdure.measuring.pairs import PAIR
+from perdure.measuring.scores import SCORES
+from perdure.measuring.tables import Column
+
+__all__ = ["commands", "counted", "definitions", "lead", "surroundings", "table_note"]
+
+_BOTH = (
+    "Share of the pictures of two concepts in which each half, looked at alone, is closest in "
+    "identity to its concept, of all concepts of the stream; "
+)
+_MEANINGS = {
+    "after": f"{SCORES['identity'].definition} {DEFINITIONS['mean_right_after']}",
+    "final": f"Identity. {DEFINITIONS['accuracy_final']}",
+    "forgetting": f"Of identity. {DEFINITIONS['forgetting']}",
+    "reach": "(S[j, j] - floor) / (ceiling - floor) of identity, mean over concepts. Ceiling: a "
+    "concept's real pictures, through the base's autoencoder, against its other real pictures. "
+    "Floor: the real pictures of the other concepts.",
+    "alignment": f"{SCORES['image_alignment'].definition} {DEFINITIONS['accuracy_final']}",
+    "text": f"{SCORES['text_alignment'].definition} Mean over all concepts at the end.",
+    "drift": f"{SCORES['base_drift'].definition} At the end of the stream.",
+    "pair": f"{_BOTH}drawn by the prompt “{PAIR.format('<a>', '<b>')}” alone, in either order.",
+    "boxed": f"{_BOTH}each half drawn by a phrase of its own, in the order asked for.",
+    "seconds": "Learning time of the whole stream by the number of concepts, on the machine below.",
+    "parameters": "Numbers that were trained in the last task.",
+    "stored": "Size of the concepts' files by the number of concepts, in 1000 bytes.",
+}
+
+
+def counted(values: Sequence[int], word: str) -> str:
+    """`3 seeds`, or `2 to 3 seeds` where methods differ."""
+    low, high = min(values), max(values)
+    number = str(low) if low == high else f"{low} to {high}"
+    return f"{number} {word}{'' if high == 1 else 's'}"
+
+
+def lead(results: Results) -> str:
+    """The page's first sentences."""
+    count = len(results.data["stream"]["concepts"])
+    bases = ", ".join(dict.fromkeys(record.data["base"]["name"] for record in results.records))
+    text = (
+        f"{count} concepts, taught one after another to {bases}: "
+        f"{counted([len(results.methods)], 'method')}, {_seeds(results)} each."
+    )
+    if results.styles:
+        styles = " and ".join(results.styles)
+        text += (
+            f" {styles} {'are styles' if len(results.styles) > 1 else 'is a style'}: a style has "
+            "no identity to recognise, so identity is of the others, and image alignment, which "
+            "styles have, is shown beside it."
+        )
+    return text
+
+
+def table_note(results: Results) -> str:
+    """How the table's cells are to be read."""
+    if max(len(method.first) for method in results.methods) < 2:
+        return (
+            "One run a method: there is no spread, nothing is marked as best, and a small "
+            "difference may be chance."
+        )
+    return (
+        f"Mean ± sample standard deviation over {_seeds(results)}, the stream in its first order. "
+        "Bold: the best of a column and whatever ties with it, which is less than the larger of "
+        "the two spreads away. A number without ± is the same in every run."
+    )
+
+
+def _seeds(results: Results) -> str:
+    return counted([len(method.first) for method in results.methods], "seed")
+
+
+def definitions(columns: Sequence[Column], results: Results) -> list[tuple[str, str]]:
+    """The table's columns and what they mean; S[i, j] is concept j measured after task i."""
+    return [(column.title, _MEANINGS[column.key]) for column in columns]
+
+
+def surroundings(results: Results) -> dict[str, str]:
+    """With what, and on what, the runs were made; several values where they differ."""
+    records = results.records
+    facts = {
+        "base": (
+            f"{one.data['base']['name']}, sha256 {one.data['base']['hash']}" for one in records
+        ),
+        "metric encoder": (one.data["encoder"] for one in records),
+        "seeds": [", ".join(map(str, sorted({one.seed for one in records})))],
+        "orders": [", ".join(map(str, sorted({one.order for one in records})))],
+        "pictures of a concept to learn from": (one.data["stream"]["pictures"] for one in records),
+        "pictures drawn of a concept at a moment": (one.data["pictures"] for one in records),
+        "moments": (
+            {"all": "after every task", "ends": "right after its own task, and at the end"}[
+                one.data["moments"]
+            ]
+            for one in records
+        ),
+    }
+    versions = dict.fromkeys(key for one in records for key in one.data["versions"])
+    facts |= {key: [one.data["versions"].get(key, "") for one in records] for key in versions}
+    memory = max(one.data["peak_memory"] for one in records)
+    told = {key: " · ".join(dict.fromkeys(map(str, said))) for key, said in facts.items()}
+    return told | {"peak memory of a run": f"{memory / 1e9:.1f} GB at most"}
+
+
+def commands(results: Results) -> list[str]:
+    """What makes these records: a command for the methods that were run alike."""
+    asked: dict[str, list[str]] = {}
+    for name in dict.fromkeys(record.data["method"] for record in results.records):
+        runs = [record for record in results.records if record.data["method"] == name]
+        first = runs[0].data
+        parts = [f"--seeds {1 + max(one.seed for one in runs)}"]
+        parts += [
+            f"--orders {orders}" for orders in [1 + max(one.order for one in runs)] if orders > 1
+        ]
+        for key in dict.fromkeys(key for one in runs for key in one.data["chosen"]):
+            values = dict.fromkeys(json.dumps(one.data["chosen"].get(key)) for one in runs)
+            parts.append(f"--vary {key}={','.join(values)}")
+        parts.append(f"--pictures {first['pictures']}")
+        parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
+        if first["base"]["name"] != "smallworld":
+            parts.append(f"--base {first['base']['name']}")
+        asked.setdefault(" ".join(parts), []).append(name)
+    return [
+        f"perdure bench {results.stream} --methods {','.join(names)} {options}"
+        for options, names in asked.items()
+    ]

@@ -1,0 +1,347 @@
+"""Tables and page of a stream: against numbers by hand, and what must be refused or left out."""
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from perdure.benchmarks.report import write_results
+from perdure.benchmarks.results import read_results
+from perdure.benchmarks.runs import FORMAT
+from perdure.benchmarks.series import forgetting_by_length, mean_matrix
+from perdure.cli import app
+from perdure.errors import PerdureError
+from perdure.measuring.latex import escape, latex_table
+from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.tables import Column, cells
+
+NAMES = ("ada", "ben", "cleo")
+VOID = {"meta", "img", "line", "circle", "path", "rect"}
+
+
+def rows(loss: float, shift: float = 0.0) -> list[list[float | None]]:
+    """Every concept at 0.8, and `loss` less after every task that follows."""
+    return [
+        [round(0.8 + shift - loss * (i - j), 6) if i >= j else None for j in range(3)]
+        for i in range(3)
+    ]
+
+
+def record(
+    folder: Path,
+    method: str = "lora",
+    *,
+    seed: int = 0,
+    order: int = 0,
+    loss: float = 0.1,
+    **changed: object,
+) -> Path:
+    """A record of three concepts with its sheets of pictures; `changed` replaces what it says."""
+    names = NAMES[order:] + NAMES[:order]
+    scores = {
+        "identity": rows(loss, 0.01 * seed),
+        "image_alignment": rows(loss / 2),
+        "text_alignment": rows(0.0),
+        "base_drift": rows(0.0),
+    }
+    if styles := changed.get("styles"):
+        for row in scores["identity"]:
+            row[names.index(styles[0])] = None
+    matrix = TaskMatrix(tasks=[[name] for name in names], scores=scores)
+    data = {
+        "format": FORMAT,
+        "kind": "drawing",
+        "stream": {
+            "name": "people-3",
+            "concepts": [{"name": name} for name in names],
+            "pictures": 8,
+            "order": order,
+        },
+        "styles": [],
+        "method": method,
+        "config": {"rank": 8},
+        "chosen": {},
+        "seed": seed,
+        "settings": {"steps": 200, "seed": seed, "templates": [f"a photo of {names[-1]}"]},
+        "base": {"name": "smallworld", "hash": "0123456789abcdef"},
+        "encoder": "smallworld",
+        "versions": {"torch": "2.13.0", "machine": "x86_64"},
+        "seconds": [10.0, 20.0, 30.0],
+        "peak_memory": 2_000_000_000,
+        "parameters": 76160,
+        "stored_bytes": 900_000,
+        "bounds": {name: [0.9, 0.1] for name in names},
+        "matrix": json.loads(matrix.to_json()),
+        "pictures": 8,
+        "moments": "all",
+        "together": {
+            "pairs": [["ada", "ben"]],
+            "plain": {"both": 0.25, "likeness": 0.5, "pictures": 2},
+            "boxes": {"both": 0.75, "likeness": 0.6, "pictures": 2},
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{method}-seed{seed}-order{order}.json"
+    path.write_text(json.dumps(data | changed))
+    Image.new("RGB", (24, 24), (seed, 90, 200)).save(path.with_suffix(".png"))
+    Image.new("RGB", (16, 16)).save(path.with_name(path.stem + "-together.png"))
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two methods, three seeds, and a second order of one of them."""
+    for seed in range(3):
+        record(tmp_path / "people-3", "lora", seed=seed, loss=0.1 + 0.01 * seed)
+        record(tmp_path / "people-3", "c-lora", seed=seed, loss=0.02)
+    record(tmp_path / "people-3", "c-lora", order=1, loss=0.03)
+    return tmp_path / "people-3"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and words of a page in which every tag is closed in turn."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words += data
+
+
+def page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_table_is_mean_and_spread_of_the_first_order(folder: Path) -> None:
+    assert [path.name for path in write_results(folder)] == [
+        "results.md",
+        "results.tex",
+        "results.csv",
+        "report.html",
+    ]
+    heads, _, lora, c_lora = (folder / "results.md").read_text().splitlines()[2:6]
+    names = [cell.strip() for cell in heads.split("|")[1:-1]]
+    lora, c_lora = (
+        dict(zip(names, (cell.strip() for cell in row.split("|")[1:-1]), strict=True))
+        for row in (lora, c_lora)
+    )
+    assert (lora["Method"], c_lora["Method"]) == ("LoRA, sequential", "C-LoRA")
+    # lora forgets (2 + 1) / 2 times its loss of 0.10, 0.11, 0.12; C-LoRA always 0.03
+    assert lora["forgetting"] == "0.165 ± 0.015"
+    assert c_lora["forgetting"] == "**0.030**"
+    # lora: 0.8 + 0.01 seed, less (2 + 1 + 0) / 3 times its loss; C-LoRA: less 0.02
+    assert lora["identity, at the end"] == "0.700"
+    assert c_lora["identity, at the end"] == "**0.790 ± 0.010**"
+    assert lora["identity, right after"] == "**0.810 ± 0.010**"
+    assert c_lora["identity, right after"] == "**0.810 ± 0.010**"  # a tie
+    assert lora["s a concept"] == "**20.0**" and lora["trained"] == "**76,160**"
+
+
+def test_a_tie_is_within_the_larger_spread_and_one_seed_decides_nothing() -> None:
+    columns = [Column(key="a", title="a"), Column(key="b", title="b")]
+    table = cells(
+        {
+            "one": {"a": [0.5, 0.6, 0.7], "b": [1.0, 1.0]},
+            "two": {"a": [0.61, 0.69, 0.74], "b": [0.5]},
+            "far": {"a": [0.1, 0.1, 0.1]},
+        },
+        columns,
+    )
+    assert table["one"] == [("0.60 ± 0.10", True), ("1.00", False)]
+    assert table["two"] == [("0.68 ± 0.07", True), ("0.50", False)]
+    assert table["far"] == [("0.10", False), ("–", False)]
+
+
+def test_the_csv_holds_every_run_unrounded(folder: Path) -> None:
+    write_results(folder)
+    found = list(csv.DictReader(io.StringIO((folder / "results.csv").read_text())))
+    assert len(found) == 7
+    lora = [row for row in found if row["method"] == "lora"]
+    assert [row["seed"] for row in lora] == ["0", "1", "2"]
+    assert [float(row["forgetting"]) for row in lora] == pytest.approx([0.15, 0.165, 0.18])
+    assert [float(row["reach"]) for row in lora] == pytest.approx([0.875, 0.8875, 0.9])
+    assert {row["base_hash"] for row in found} == {"0123456789abcdef"}
+    assert [row["order"] for row in found if row["method"] == "c-lora"] == ["0", "0", "0", "1"]
+
+
+def test_latex_escapes_and_balances() -> None:
+    assert escape("50 % & a_b #1 {x} <y> ~ ^ \\") == (
+        r"50 \% \& a\_b \#1 \{x\} \textless{}y\textgreater{} \textasciitilde{} "
+        r"\textasciicircum{} \textbackslash{}"
+    )
+    text = latex_table(
+        {"a_b & c": {"x": [-0.5, -0.7], "y": [76160.0]}, "d": {"x": [-0.1, -0.3]}},
+        [Column(key="x", title="gain, %"), Column(key="y", title="trained", digits=0)],
+        caption="100 %",
+        label="tab:x",
+    )
+    assert r"a\_b \& c & $-0.60 \pm 0.14$ & $76{,}160$ \\" in text
+    assert r"d & $\mathbf{-0.20} \pm 0.14$ & -- \\" in text
+    assert r"\caption{100 \%}" in text and r"gain, \%" in text
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_forgetting_by_length_is_forgetting_had_the_stream_ended_there() -> None:
+    matrix = TaskMatrix(
+        tasks=[["a"], ["b"], ["c"]],
+        scores={"identity": [[0.9, None, None], [0.7, 0.8, None], [0.4, 0.7, 0.6]]},
+    )
+    assert forgetting_by_length(matrix, "identity") == pytest.approx({2: 0.2, 3: 0.3})
+    gap = TaskMatrix(
+        tasks=matrix.tasks, scores={"identity": [[0.9, None, None], [None] * 3, [0.4, 0.7, 0.6]]}
+    )
+    with pytest.raises(ValueError, match="not measured"):
+        forgetting_by_length(gap, "identity")
+
+
+def test_a_mean_matrix_has_the_mean_of_every_measured_cell() -> None:
+    one, other = (
+        TaskMatrix(tasks=[["a"], ["b"]], scores={"identity": [[first, None], [0.2, last]]})
+        for first, last in ((0.4, 0.5), (0.6, None))
+    )
+    mean = mean_matrix([one, other], "identity")
+    assert mean.scores["identity"] == ((0.5, None), (0.2, None))
+
+
+def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
+    write_results(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    shown = page(folder)
+    ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert ids == [
+        "numbers",
+        "scatter",
+        "over-time-identity",
+        "length",
+        "orders",
+        "pictures",
+        "pairs",
+        "method",
+    ]
+    for tag, attributes in shown.tags:
+        for key in ("src", "href"):
+            if key in attributes:
+                assert tag == "img" and attributes[key].startswith("data:image/png;base64,")
+    assert "script" not in {tag for tag, _ in shown.tags}
+    assert not re.search(r"https?://|@import|url\(", text)
+    for title in ("LoRA, sequential", "C-LoRA"):
+        assert shown.words.count(title) >= 6
+    words = " ".join(shown.words.split())
+    assert "perdure bench people-3 --methods lora --seeds 3 --pictures 8 --pairs 1" in words
+    assert "--methods c-lora --seeds 3 --orders 2" in words
+    assert "0123456789abcdef" in words and "torch" in words and "2.13.0" in words
+
+
+def test_missing_pictures_are_left_out(folder: Path) -> None:
+    for path in folder.glob("lora-*.png"):
+        path.unlink()
+    write_results(folder)
+    alts = [a["alt"] or "" for tag, a in page(folder).tags if tag == "img"]
+    assert alts and not any("LoRA, sequential" in alt for alt in alts)
+    for path in folder.glob("*.png"):
+        path.unlink()
+    write_results(folder)
+    ids = {a.get("id") for _, a in page(folder).tags}
+    assert "scatter" in ids and not ids & {"pictures", "pairs"}
+
+
+def test_records_of_the_ends_alone_make_a_page_without_lengths(tmp_path: Path) -> None:
+    path = record(tmp_path, loss=0.1, moments="ends")
+    data = json.loads(path.read_text())
+    for score in data["matrix"]["scores"].values():
+        score[1][0] = None
+    path.write_text(json.dumps(data))
+    write_results(tmp_path)
+    ids = {a.get("id") for _, a in page(tmp_path).tags}
+    assert "over-time-identity" in ids and not ids & {"length", "orders"}
+    assert "One run a method" in page(tmp_path).words
+
+
+def test_styles_have_no_identity_and_say_so(tmp_path: Path) -> None:
+    record(tmp_path, styles=["ada"], bounds={name: [0.9, 0.1] for name in NAMES[1:]})
+    write_results(tmp_path)
+    shown = page(tmp_path)
+    assert "a style has no identity" in shown.words
+    assert "over-time-image-alignment" in {a.get("id") for _, a in shown.tags}
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"base": {"name": "other", "hash": "ff"}}, "base"),
+        ({"encoder": "clip"}, "metric encoder"),
+        ({"pictures": 4}, "number of pictures"),
+        ({"settings": {"steps": 9}}, "settings"),
+    ],
+)
+def test_a_row_never_mixes_unlike_runs(tmp_path: Path, changed: dict, word: str) -> None:
+    one = record(tmp_path, seed=0)
+    other = record(tmp_path, seed=1, **changed)
+    with pytest.raises(PerdureError, match=f"differ in their {word}") as told:
+        write_results(tmp_path)
+    assert one.name in str(told.value) and other.name in str(told.value)
+
+
+def test_unlike_methods_are_told_of_at_the_top(tmp_path: Path) -> None:
+    record(tmp_path, "lora")
+    record(tmp_path, "c-lora", base={"name": "other", "hash": "ff00ff00ff"})
+    write_results(tmp_path)
+    sentence = "The methods differ in their base, so their numbers do not compare"
+    assert sentence in page(tmp_path).words
+    assert sentence in (tmp_path / "results.md").read_text()
+
+
+def test_other_streams_and_the_same_run_twice_are_refused(tmp_path: Path) -> None:
+    path = record(tmp_path / "twice")
+    path.with_name("copy.json").write_text(path.read_text())
+    with pytest.raises(PerdureError, match="are the same run"):
+        write_results(tmp_path / "twice")
+    stream = {"name": "pets-3", "concepts": [{"name": n} for n in NAMES], "pictures": 8, "order": 0}
+    record(tmp_path / "two", "lora")
+    record(tmp_path / "two", "c-lora", stream=stream)
+    with pytest.raises(PerdureError, match="different streams"):
+        write_results(tmp_path / "two")
+
+
+def test_methods_come_in_a_stable_order_with_what_was_chosen(tmp_path: Path) -> None:
+    record(tmp_path, "joint")
+    record(tmp_path, "gated")
+    record(tmp_path, "lora", chosen={"lr": 0.01, "method.rank": 4})
+    titles = [method.title for method in read_results(tmp_path).methods]
+    assert titles == ["LoRA, sequential (lr 0.01, rank 4)", "Gated", "Joint"]
+
+
+def test_the_command_line_reports_on_records_and_on_none(folder: Path) -> None:
+    asked = ["bench", "people-3", "--report", "--out"]
+    result = CliRunner().invoke(app, [*asked, str(folder.parent)])
+    assert result.exit_code == 0 and "report.html" in result.output.replace("\n", "")
+    assert (folder / "results.csv").exists()
+    result = CliRunner().invoke(app, [*asked, str(folder / "empty")])
+    assert isinstance(result.exception, PerdureError)
+    assert "There is no record of a run in" in str(result.exception)
