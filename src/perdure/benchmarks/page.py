@@ -68,7 +68,7 @@ def page(
         "concepts": len([name for task in names for name in task]),
         "pictures": concept_rows(results.methods),
         "pairs": pair_rows(results.methods),
-        "definitions": definitions(columns, results),
+        "definitions": definitions(columns),
         "surroundings": surroundings(results),
         "commands": commands(results),
     }

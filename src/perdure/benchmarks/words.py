@@ -78,7 +78,7 @@ def _seeds(results: Results) -> str:
     return counted([len(method.first) for method in results.methods], "seed")
 
 
-def definitions(columns: Sequence[Column], results: Results) -> list[tuple[str, str]]:
+def definitions(columns: Sequence[Column]) -> list[tuple[str, str]]:
     """The table's columns and what they mean; S[i, j] is concept j measured after task i."""
     return [(column.title, _MEANINGS[column.key]) for column in columns]
 
