@@ -16,7 +16,7 @@ from perdure.errors import PerdureError
 __all__ = ["EncodedPictures", "Pictures", "Selected", "Split", "as_pictures", "decode"]
 
 Pictures = Sequence[np.ndarray]
-"""uint8 (height, width, 3) each, RGB; an array (N, H, W, 3) is one too."""
+"""uint8 (height, width, 3) each, RGB."""
 
 
 def decode(source: bytes | Path, name: str) -> np.ndarray:
@@ -101,8 +101,7 @@ def as_pictures(images: Any) -> Pictures:
         raise ValueError(f"images must be uint8 (N, height, width, 3), got {images.shape}")
     if not len(images):
         raise ValueError("images is empty: give at least one picture")
-    made = [_as_array(image, index) for index, image in enumerate(images)]
-    return images if isinstance(images, np.ndarray) else made
+    return [_as_array(image, index) for index, image in enumerate(images)]
 
 
 def _as_array(image: Any, index: int) -> np.ndarray:

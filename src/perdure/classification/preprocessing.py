@@ -76,7 +76,8 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        whole = {**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])}
+        return cls(**whole)
 
     @property
     def _filter(self) -> Image.Resampling:
