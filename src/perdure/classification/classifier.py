@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from perdure.adapters import attached
@@ -49,7 +50,8 @@ class ContinualClassifier:
         preprocessing: `backbone`, its own configuration, or `coda-prompt`.
         device: where it computes; the CPU by default.
 
-    Everything learned is in `tasks` (the classes of each), `kept` (the method's) and `head`.
+    Everything learned is in `tasks` (the classes of each), `kept` (the method's), and the head's
+    `weight` (classes, width) and `bias`.
     """
 
     def __init__(
@@ -71,7 +73,7 @@ class ContinualClassifier:
         self.tasks: tuple[tuple[Label, ...], ...] = ()
         self.kept: tuple[Kept, ...] = ()
         self.facts: tuple[dict[str, float], ...] = ()
-        self.head = skip_init(nn.Linear, backbone.width, 0)
+        self.weight, self.bias = torch.zeros(0, backbone.width), torch.zeros(0)
         self.moments: dict[str, Tensor] = {}
         self.memory = np.zeros(
             (0, backbone.preprocessing.size, backbone.preprocessing.size, 3), np.uint8
@@ -109,7 +111,7 @@ class ContinualClassifier:
         number, seed = len(self.tasks), self.settings.seed
         generator = generator_of(seed, number, START)
         before = self.method.mix(self.kept, ())
-        head = grown(self.head, len(new), generator)
+        head = grown(self.weight, self.bias, len(new), generator)
         task = Task(
             number=number,
             pictures=pictures,
@@ -119,8 +121,8 @@ class ContinualClassifier:
                 tower=self.backbone.twin(before)
                 if isinstance(self.method, LwF) and number
                 else None,
-                weight=self.head.weight.detach(),
-                bias=self.head.bias.detach(),
+                weight=self.weight.to(self.backbone.device),
+                bias=self.bias.to(self.backbone.device),
                 pictures=list(self.memory),
                 targets=self.memory_targets,
             ),
@@ -150,7 +152,8 @@ class ContinualClassifier:
             past = tuple(Kept(task.concepts, {}) for task in past)
         self._remember(pictures, task.targets, generator)
         self.tasks, self.kept = (*self.tasks, new), (*past, kept)
-        self.facts, self.head = (*self.facts, facts), head.requires_grad_(False)
+        self.facts = (*self.facts, facts)
+        self.weight, self.bias = head.weight.detach().cpu(), head.bias.detach().cpu()
         self._fold()
         return self
 
@@ -159,8 +162,7 @@ class ContinualClassifier:
         if not self.tasks:
             raise ValueError("nothing was learned yet: call fit_task first")
         features = torch.cat([self._features(pixels) for pixels in self._plain(images)])
-        with torch.no_grad():
-            return self.head(features).cpu().numpy()
+        return F.linear(features.cpu(), self.weight, self.bias).numpy()
 
     def predict(self, images: Any) -> np.ndarray:
         """The label of each picture (N,), all classes seen competing; no task is told."""
@@ -174,7 +176,7 @@ class ContinualClassifier:
     def stored(self) -> int:
         """How many numbers are kept beside the backbone: method, head, moments, pictures."""
         held = [tensor for task in self.kept for tensor in task.tensors.values()]
-        held += [self.head.weight, self.head.bias]
+        held += [self.weight, self.bias]
         held += list({id(C): C for C in self.moments.values()}.values())
         return sum(tensor.numel() for tensor in held) + self.memory.size
 
@@ -192,8 +194,8 @@ class ContinualClassifier:
                 facts=self.facts,
                 kept=self.kept,
                 tensors={
-                    "head/weight": self.head.weight.detach().cpu(),
-                    "head/bias": self.head.bias.detach().cpu(),
+                    "head/weight": self.weight,
+                    "head/bias": self.bias,
                     "memory/pictures": torch.from_numpy(self.memory),
                     "memory/targets": self.memory_targets,
                 },
@@ -228,12 +230,7 @@ class ContinualClassifier:
             settings=settings_from(state.settings),
         )
         made.tasks, made.facts, made.kept = state.tasks, state.facts, state.kept
-        weight = state.tensors["head/weight"]
-        made.head = skip_init(nn.Linear, weight.shape[1], weight.shape[0])
-        made.head.requires_grad_(False)
-        made.head.weight.copy_(weight)
-        made.head.bias.copy_(state.tensors["head/bias"])
-        made.head.to(opened.device)
+        made.weight, made.bias = state.tensors["head/weight"], state.tensors["head/bias"]
         made.moments = dict(state.moments)
         made.memory = state.tensors["memory/pictures"].numpy()
         made.memory_targets = state.tensors["memory/targets"]
@@ -304,15 +301,15 @@ class ContinualClassifier:
         return self.backbone.features(pixels)
 
 
-def grown(head: nn.Linear, count: int, generator: torch.Generator) -> nn.Linear:
-    """A head with ``count`` columns more, uniform in +-1/sqrt(width); the old ones are copied."""
-    old, width = head.weight.shape
+def grown(weight: Tensor, bias: Tensor, count: int, generator: torch.Generator) -> nn.Linear:
+    """A head of these classes and ``count`` more, whose rows are uniform in +-1/sqrt(width)."""
+    old, width = weight.shape
     new: nn.Linear = skip_init(nn.Linear, width, old + count)
     bound = width**-0.5
     with torch.no_grad():
         new.weight.uniform_(-bound, bound, generator=generator)
         new.bias.uniform_(-bound, bound, generator=generator)
-        new.weight[:old], new.bias[:old] = head.weight.cpu(), head.bias.cpu()
+        new.weight[:old], new.bias[:old] = weight, bias
     return new
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -160,8 +159,9 @@ def _classifier(run: ClassificationRun) -> ContinualClassifier:
     )
     if not (run.work / INDEX).exists():
         return fresh
+    wanted = fresh.settings, fresh.method.describe(), fresh.backbone.preprocessing
     saved = ContinualClassifier.load(run.work, backbone=fresh.backbone)
-    if saved.settings != run.settings or saved.method.describe() != fresh.method.describe():
+    if (saved.settings, saved.method.describe(), saved.backbone.preprocessing) != wanted:
         raise PerdureError(
             f"{run.work} holds another run ({saved.method.describe()}): choose another folder, or "
             "remove it."
@@ -177,7 +177,7 @@ def _learn(
     report: Callable[[int, Progress], None],
 ) -> None:
     run.work.mkdir(parents=True, exist_ok=True)
-    checkpoint = run.work / f"checkpoint-{number}.tensors"
+    checkpoint = run.work / f"checkpoint-{number:02d}.safetensors"
     model.fit_task(
         lesson.pictures,
         lesson.labels,
@@ -198,9 +198,13 @@ def _replace(path: Path, values: Any) -> None:
     os.replace(partial, path)
 
 
-def _peak_memory() -> float:
-    """Of this process, in MB, and of the GPU where one is used."""
+def _peak_memory() -> float | None:
+    """Of the GPU where one is used, else of this process, in MB; None where nobody knows."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    if sys.platform == "win32":
+        return None
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -73,9 +73,10 @@ def write(folder: Path, state: State) -> None:
     os.replace(partial, folder / INDEX)
     sync_folder(folder)
     named = {index["state"], *(task["file"] for task in index["tasks"])}
-    for path in folder.glob("*.safetensors"):
-        if path.name not in named:
-            path.unlink()
+    for kind in ("task", "state"):
+        for path in folder.glob(f"{kind}-*.safetensors"):
+            if path.name not in named:
+                path.unlink()
 
 
 def read(folder: Path) -> State:
