@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from perdure.cli.banks import evaluate, list_concepts, remove, show
+from perdure.cli.classify import classify
 from perdure.cli.drawing import export, generate
 from perdure.cli.learning import learn
 from perdure.cli.surroundings import demo, doctor, methods, smallworld
@@ -31,6 +32,7 @@ app.command()(show)
 app.command()(remove)
 app.command()(evaluate)
 app.command()(export)
+app.command()(classify)
 app.command()(methods)
 app.command()(doctor)
 app.command()(smallworld)

@@ -107,6 +107,7 @@ class InfLoRALearner(Learner):
         for delta in deltas.values():
             delta.B.requires_grad_(False)
         self.memories, self.share = dict(memories), share
+        self.absorbed = False
 
     def absorb(self, moments: Mapping[str, Tensor]) -> None:
         """Called once after the last step, with C_t measured again on the trained layers."""
@@ -114,6 +115,7 @@ class InfLoRALearner(Learner):
             old = self.memories.get(layer)
             new = first_memory(C, self.share) if old is None else old.grown(C, self.share)
             self.memories[layer] = new
+        self.absorbed = True
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         made = {name: delta.factors() for name, delta in self.layer_deltas().items()}
@@ -180,7 +182,7 @@ class InfLoRA(Method):
 
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         assert isinstance(learner, InfLoRALearner)
-        if not learner.memories:
+        if not learner.absorbed:
             raise ValueError("inflora: the memory is not known yet: call absorb after training")
         tensors = keep_factors(learner)
         for layer, memory in learner.memories.items():
