@@ -197,7 +197,7 @@ def test_a_memory_grows_until_it_holds_the_share() -> None:
     eye = torch.eye(6, dtype=torch.float64)
     # energies 1, 4, 9, 16, 0, 0 of 30; the basis holds e_0; free: 16, then 9 are the largest
     C = moments_of(1, 2, 3, 4, 0, 0)
-    assert Memory(eye[:, :1], False).grown(C, 1 / 30).basis.shape == (6, 1)
+    assert Memory(eye[:, :1], False).grown(C, 0.03).basis.shape == (6, 1)
     one = Memory(eye[:, :1], False).grown(C, 0.5)  # (1 + 16) / 30 = 0.567
     assert one.basis.shape == (6, 2) and one.basis[3].abs().max() == pytest.approx(1)
     two = Memory(eye[:, :1], False).grown(C, 0.6)  # (1 + 16 + 9) / 30
