@@ -270,9 +270,9 @@ def test_what_cannot_be_learned_is_one_sentence_and_changes_nothing() -> None:
 
 
 def test_joint_learns_once() -> None:
-    model = taught("joint")
+    model = classifier("joint").fit_task(*coloured([0, 1]))
     with pytest.raises(ValueError, match="has had its task"):
-        model.fit_task(*coloured([0, 1]))
+        model.fit_task(*coloured([2, 3]))
 
 
 def test_an_interrupted_task_leaves_the_classifier_as_it_was() -> None:

@@ -72,7 +72,7 @@ class Preprocessing:
 
     def to_json(self) -> dict[str, Any]:
         """Field name -> JSON value; `from_json` makes it again."""
-        return asdict(self)
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Preprocessing:
