@@ -252,8 +252,11 @@ def test_a_tower_with_query_key_value_or_one_fused_layer_is_aimed_at() -> None:
 
     older = Backbone(Older(), name="older", preprocessing=Preprocessing(size=4))
     assert list(older.layers) == ["query", "key", "value"]
+    before = older.layers["key"].weight.clone()
+    older.fold({"key": torch.ones(3, 3)})
     older.aim("all")
     assert list(older.layers) == ["query", "key", "value", "dense"]
+    assert torch.equal(older.layers["key"].weight, before)
     plain = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     with pytest.raises(PerdureError, match="laid out in a way that is not known"):
         Backbone(plain, name="plain", preprocessing=Preprocessing(size=4))

@@ -256,6 +256,7 @@ def test_what_cannot_be_learned_is_one_sentence_and_changes_nothing() -> None:
         (pictures, labels, "the class 0 was learned in task 1"),
         (pictures[:3], labels, "3 images came with 16 labels"),
         (pictures, ["a"] * 15 + ["b"], "all of one kind"),
+        (pictures, [2] * 15 + ["b"], "all of one kind"),
         (pictures, [1.5] * 16, "neither a whole number nor a string"),
         (pictures[0], labels, "images must be uint8"),
         (pictures.astype(np.float32), labels, r"images\[0\] must be"),

@@ -90,7 +90,9 @@ class Backbone:
 
     def aim(self, targets: str) -> None:
         """Choose the target layers: `all`, every linear layer and convolution, or else those of
-        the queries, keys and values. Weights must be as opened (`fold({})`)."""
+        the queries, keys and values. The weights become those that were opened."""
+        if self.layers:
+            self.fold({})
         found = {}
         for name, module in self.tower.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):

@@ -43,7 +43,8 @@ class ContinualClassifier:
     """One model that tells all classes apart that it was taught, task after task.
 
     Args:
-        backbone: `smallworld`, a folder or hub id of a ViT or CLIP, or an open `Backbone`.
+        backbone: `smallworld`, a folder or hub id of a ViT or CLIP, or an open `Backbone`, which
+            serves one classifier at a time: its weights are what this one has learned.
         method: a name of `CLASSIFIERS`, such as `c-lora`.
         options: the method's own, such as `{"rank": 64}`.
         settings: epochs, rates, seed and the rest.
@@ -105,7 +106,7 @@ class ContinualClassifier:
         Raises ValueError for what cannot be learned; then nothing has changed.
         """
         pictures = as_pictures(images)
-        given = [_label(label) for label in np.asarray(labels).tolist()]
+        given = [_label(label) for label in labels]
         new = self._new_classes(pictures, given)
         columns = {label: len(self.classes_) + place for place, label in enumerate(new)}
         number, seed = len(self.tasks), self.settings.seed
@@ -314,6 +315,8 @@ def grown(weight: Tensor, bias: Tensor, count: int, generator: torch.Generator) 
 
 
 def _label(label: object) -> Label:
+    if isinstance(label, np.generic):
+        label = label.item()
     if isinstance(label, bool) or not isinstance(label, int | str):
         raise ValueError(f"the label {label!r} is neither a whole number nor a string")
     return label
