@@ -16,6 +16,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from perdure import precision
 from perdure.adapters import Prompts, fold_into
 from perdure.base.families import FAMILIES, KEYS_VALUES, Family, Layer, family_of, target_layers
 from perdure.base.identity import BaseIdentity
@@ -161,22 +162,11 @@ class Base:
     @cached_property
     def fast_bf16(self) -> bool:
         """Is the hardware good at bf16?"""
-        return _fast_bf16(self.device)
+        return precision.fast_bf16(self.device)
 
     def autocast(self) -> torch.autocast:
         """bf16 where the hardware is good at it, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
-
-
-def _fast_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities = torch.backends.cpu.get_cpu_capability()
-        flags = Path("/proc/cpuinfo")
-        text = flags.read_text() if flags.exists() else ""
-        return capabilities.startswith("AVX512") and ("avx512_bf16" in text or "amx_bf16" in text)
-    return False
 
 
 def default_device() -> torch.device:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from perdure.cli.banks import evaluate, list_concepts, remove, show
 from perdure.cli.bench import bench
+from perdure.cli.classify import classify
 from perdure.cli.drawing import export, generate
 from perdure.cli.learning import learn
 from perdure.cli.surroundings import demo, doctor, methods, smallworld
@@ -33,6 +34,7 @@ app.command()(remove)
 app.command()(evaluate)
 app.command()(export)
 app.command()(bench)
+app.command()(classify)
 app.command()(methods)
 app.command()(doctor)
 app.command()(smallworld)

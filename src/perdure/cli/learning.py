@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from perdure.cli.console import bar, console, note
-from perdure.cli.options import BankOption, BaseOption, EncoderOption
+from perdure.cli.options import BankOption, BaseOption, EncoderOption, method_options
 from perdure.errors import PerdureError
 
 if TYPE_CHECKING:
@@ -122,7 +121,7 @@ def learn(
         _learned(records)
         _after(opened, bank, encoder, check)
         return
-    given |= {"method": method or None, "options": _options(option or [])} | talk
+    given |= {"method": method or None, "options": method_options(option or [])} | talk
     together = {concept: source for task in tasks for concept, source in task.items()}
     if teaching.at_once(bank, method or None):
         tasks = [together]
@@ -159,20 +158,6 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Pat
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
     return [{names[0]: list(pictures)}]
-
-
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    """`rank=8` and the like, each value read as JSON where it is JSON."""
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals:
-            raise PerdureError(f"--option {pair!r} has no value: write it as name=value.")
-        try:
-            options[key.replace("-", "_")] = json.loads(text)
-        except ValueError:
-            options[key.replace("-", "_")] = text
-    return options
 
 
 def _learned(records: Sequence[TaskRecord]) -> None:

@@ -1,9 +1,10 @@
-"""Feature-space: keep the delta silent on the text features of everything learned before. Ours.
+"""Feature-space: keep the delta silent on the features of everything learned before. Ours.
 
 L = L_diff + lambda * sum_layers trace(dW_t C dW_t^T),   C = mean of c c^T,   dW_t = A_t B_t
 
 Keys and values are linear in the text features c, so `dW_t c` is the interference itself, and
-`trace(dW_t C dW_t^T)` is the mean of its square. It needs prompts, never pictures.
+`trace(dW_t C dW_t^T)` is the mean of its square. It needs prompts, never pictures. Where the layers
+read different features, as in a vision transformer, each has a C of its own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,14 @@ from torch.nn.utils import parametrize
 
 from perdure.adapters.delta import LowRank, without_autocast
 from perdure.methods.checks import check_number, check_whole
-from perdure.methods.protocol import Kept, Learner, Method, Shapes, checked_moments, low_rank_deltas
+from perdure.methods.protocol import (
+    Kept,
+    Learner,
+    Method,
+    Shapes,
+    low_rank_deltas,
+    moments_by_layer,
+)
 from perdure.methods.summed import Summed
 
 
@@ -33,19 +41,21 @@ class Complement(nn.Module):
 
 
 class FeatureSpaceLearner(Learner):
-    """A fresh `A_t B_t` a layer and one C (d_text, d_text) for all of them."""
+    """A fresh `A_t B_t` a layer, and the C (d_in, d_in) that it reads, held once if shared."""
 
     def __init__(
         self,
         deltas: Mapping[str, LowRank],
         rows: Mapping[str, Tensor],
-        C: Tensor,
+        moments: Mapping[str, Tensor],
         weight: float,
     ) -> None:
         super().__init__(deltas, rows)
         self.weight = weight
-        self.C: Tensor
-        self.register_buffer("C", C, persistent=False)
+        held: dict[int, int] = {}
+        self.reads = tuple(held.setdefault(id(moments[layer]), len(held)) for layer in self.layers)
+        for index, layer in zip(self.reads, self.layers, strict=True):
+            self.register_buffer(f"C_{index}", moments[layer], persistent=False)
 
     def interference(self) -> Tensor:
         """`trace(dW C dW^T)` added up over the layers, without lambda.
@@ -53,11 +63,12 @@ class FeatureSpaceLearner(Learner):
         Computed as the sum of the entries of `(A^T A) (.) (B C B^T)`, r x r: no dense `dW`.
         """
         total = super().penalty()
-        for delta in self.layer_deltas().values():
+        for index, delta in zip(self.reads, self.layer_deltas().values(), strict=True):
             assert isinstance(delta, LowRank)
-            with without_autocast(self.C):
+            C = getattr(self, f"C_{index}")
+            with without_autocast(C):
                 A, B = delta.A, delta.B
-                total = total + ((A.T @ A) * (B @ self.C @ B.T)).sum()
+                total = total + ((A.T @ A) * (B @ C @ B.T)).sum()
         return total
 
     def penalty(self) -> Tensor:
@@ -101,21 +112,32 @@ class FeatureSpace(Summed):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Tensor | Mapping[str, Tensor] | None = None,
     ) -> Learner:
-        C = checked_moments("feature-space", shapes, moments)
+        """As `Method.start`; `moments` may also be by layer, and layers that are given the same
+        tensor share it. A layer whose C is zero, because nothing was learned yet, is free."""
+        by_layer = moments_by_layer(self.name, shapes, moments)
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         if self.config.projection:
-            Q = leading(C, self.config.projection)
-            if Q.shape[1] == Q.shape[0]:
-                raise ValueError(
-                    f"feature-space: the features that hold {self.config.projection} of C's trace "
-                    f"fill all {Q.shape[0]} dimensions: lower the projection"
-                )
-            complement = Complement(Q)
-            for delta in deltas.values():
-                parametrize.register_parametrization(delta, "B", complement)
-        return FeatureSpaceLearner(deltas, rows, C, self.config.penalty)
+            complements: dict[int, Complement] = {}
+            for layer, delta in deltas.items():
+                C = by_layer[layer]
+                if not C.any():
+                    continue
+                if id(C) not in complements:
+                    complements[id(C)] = Complement(self._protected(C))
+                parametrize.register_parametrization(delta, "B", complements[id(C)])
+        return FeatureSpaceLearner(deltas, rows, by_layer, self.config.penalty)
+
+    def _protected(self, C: Tensor) -> Tensor:
+        """The directions that B stays off; ValueError where none is left."""
+        Q = leading(C, self.config.projection)
+        if Q.shape[1] == Q.shape[0]:
+            raise ValueError(
+                f"feature-space: the features that hold {self.config.projection} of C's trace "
+                f"fill all {Q.shape[0]} dimensions: lower the projection"
+            )
+        return Q
 
 
 def leading(C: Tensor, share: float) -> Tensor:

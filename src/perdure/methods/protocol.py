@@ -281,6 +281,23 @@ def checked_moments(method: str, shapes: Shapes, moments: Tensor | None) -> Tens
     return moments.detach().to("cpu", torch.float32, copy=True)
 
 
+def moments_by_layer(
+    method: str, shapes: Shapes, moments: Tensor | Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    """Layer -> its C as an fp32 copy, one copy for layers that were given one tensor.
+
+    ValueError where C is missing or does not fit a layer.
+    """
+    if not isinstance(moments, Mapping):
+        return dict.fromkeys(shapes, checked_moments(method, shapes, moments))
+    copies: dict[int, Tensor] = {}
+    for layer, shape in shapes.items():
+        given = moments.get(layer)
+        if given is None or id(given) not in copies:
+            copies[id(given)] = checked_moments(method, {layer: shape}, given)
+    return {layer: copies[id(moments[layer])] for layer in shapes}
+
+
 def full_rank_deltas(shapes: Shapes) -> dict[str, FullRank]:
     """A `FullRank` of zeros for every layer."""
     if not shapes:

@@ -1,5 +1,6 @@
 """Methods by name."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -46,9 +47,14 @@ METHODS: dict[str, type[Method]] = {
 
 def build(name: str, **config: Any) -> Method:
     """The method `name` with these options; ValueError names what exists where one does not."""
-    if name not in METHODS:
-        raise ValueError(f"there is no method {name!r}: there are {', '.join(sorted(METHODS))}")
-    method = METHODS[name]
+    return build_from(METHODS, name, config)
+
+
+def build_from(methods: Mapping[str, type[Method]], name: str, config: Mapping[str, Any]) -> Method:
+    """As `build`, of the methods that another domain offers."""
+    if name not in methods:
+        raise ValueError(f"there is no method {name!r}: there are {', '.join(sorted(methods))}")
+    method = methods[name]
     options = [field.name for field in fields(method.Config)]
     unknown = sorted(set(config) - set(options))
     if unknown:

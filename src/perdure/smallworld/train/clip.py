@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
+from perdure import precision
 from perdure.smallworld.train.data import CAPTIONS, Scenes
 from perdure.smallworld.train.loop import Schedule, train
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
@@ -96,7 +97,7 @@ def train_clip(scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedul
         pixels = pictures[index].permute(0, 3, 1, 2).float() / 255
         tokens = ids[index, which]
         tokens = tokens[:, : int((tokens != pad).sum(1).max()) + 1]
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast(torch.device("cpu")):
             image, text, who = model(pixels, tokens)
         words = (
             contrast(image[:PAIRS], text[:PAIRS], model.clip.logit_scale)
@@ -108,7 +109,7 @@ def train_clip(scenes: Scenes, held_out: Scenes, folder: Path, schedule: Schedul
     def check() -> dict[str, float]:
         some = torch.arange(600)
         pixels = torch.from_numpy(held_out.pictures[:600]).permute(0, 3, 1, 2).float() / 255
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), precision.autocast(torch.device("cpu")):
             image, text, who = model(pixels, torch.from_numpy(held_out.ids[:600, 0]))
         match = (image @ text.T).argmax(1).eq(some).float().mean()
         near = who @ who.T - 2 * torch.eye(600)

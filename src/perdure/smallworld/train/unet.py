@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from perdure import precision
 from perdure.smallworld.train.data import CAPTIONS, Scenes
 from perdure.smallworld.train.loop import Schedule, leads, train
 from perdure.smallworld.train.vae import LATENT_CHANNELS
@@ -76,7 +77,7 @@ def cache_latents(vae: AutoencoderKL, scenes: Scenes, path: Path, count: int) ->
 
 def _encode(vae: AutoencoderKL, pictures: Tensor) -> dict[str, Tensor]:
     means, deviations = [], []
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), precision.autocast(torch.device("cpu")):
         for batch in pictures.split(100):
             x = batch.permute(0, 3, 1, 2).float() / 127.5 - 1
             posterior = vae.encode(x).latent_dist
@@ -123,7 +124,7 @@ def train_unet(
         t = torch.randint(1000, (BATCH,), generator=generator)
         a = alphas[t].sqrt()[:, None, None, None]
         s = (1 - alphas[t]).sqrt()[:, None, None, None]
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast(torch.device("cpu")):
             with torch.no_grad():
                 states = text_encoder(tokens).last_hidden_state
             v = unet(a * x + s * noise, t, states).sample

@@ -10,6 +10,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
+from perdure import precision
 from perdure.smallworld.train.data import Scenes
 from perdure.smallworld.train.loop import Schedule, train
 from perdure.smallworld.world import SIZE
@@ -81,7 +82,7 @@ def _train(
     def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
         index = torch.randint(len(pictures), (BATCH,), generator=generator)
         x = pictures[index].permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast(torch.device("cpu")):
             posterior = model.encode(x).latent_dist
             mean, logvar = posterior.mean.float(), posterior.logvar.float()
             noise = torch.randn(mean.shape, generator=generator)
@@ -94,7 +95,7 @@ def _train(
 
     def check() -> dict[str, float]:
         x = torch.from_numpy(held_out.pictures[:256]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), precision.autocast(torch.device("cpu")):
             y = model.decode(model.encode(x).latent_dist.mode()).sample.float()
         return {"psnr": psnr(x, y).mean().item(), "l2": F.mse_loss(y, x).item()}
 

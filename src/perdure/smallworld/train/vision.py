@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perdure import precision
 from perdure.smallworld.recognition import candidates
 from perdure.smallworld.train.clip import IdentityClip, contrast
 from perdure.smallworld.train.loop import Schedule, train
@@ -108,7 +109,7 @@ def train_vision(model: IdentityClip, folder: Path, schedule: Schedule) -> None:
             found = candidates(scenes[index], attribute)
             if len(scenes[index].identities) == 1 and found and len(asked) < COMPARED:
                 asked.append((int(index), *found))
-        with torch.autocast("cpu", torch.bfloat16):
+        with precision.autocast(torch.device("cpu")):
             image, who, pooled = model.see(pixels.permute(0, 3, 1, 2).float() / 255)
             said = texts([scene.caption(rng) for scene in scenes])
             choices = texts([text for _, prompts, _ in asked for text in prompts])

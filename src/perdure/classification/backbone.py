@@ -1,0 +1,199 @@
+"""The frozen vision transformer: open it, name its target layers, fold deltas, read features."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, CLIPVisionModel, PreTrainedModel, ViTModel
+from transformers.utils import cached_file
+
+from perdure import precision
+from perdure.adapters import fold_into
+from perdure.classification.preprocessing import Preprocessing, coda_prompt, from_config
+from perdure.errors import PerdureError
+from perdure.quiet import quietly
+
+__all__ = ["SMALLWORLD", "Backbone"]
+
+SMALLWORLD = "smallworld"
+"""The name of the image tower that ships with perdure."""
+
+_QKV = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
+_FUSED = "qkv"
+_TOWERS: Mapping[str, type[PreTrainedModel]] = {
+    "vit": ViTModel,
+    "clip": CLIPVisionModel,
+    "clip_vision_model": CLIPVisionModel,
+}
+
+Layer = nn.Linear | nn.Conv2d
+
+
+class Backbone:
+    """A tower that turns pixels (N, 3, size, size) into features (N, width), all of it frozen.
+
+    `layers` are the target layers by name and `pristine` clones of their weights, `W_init`. Any
+    module will do as a tower that returns features, or an output of transformers with the class
+    token; its attention must have its queries, keys and values in linear layers that are named
+    `q_proj`, `k_proj`, `v_proj`, or `query`, `key`, `value`, or all in one `qkv` (3d, d).
+    """
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        *,
+        name: str,
+        preprocessing: Preprocessing,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.tower = tower.to(device).float().eval().requires_grad_(False)
+        self.name, self.preprocessing = name, preprocessing
+        self.device = torch.device(device)
+        size = preprocessing.size
+        with torch.no_grad():
+            self.width = self.features(torch.zeros(1, 3, size, size)).shape[1]
+        self.hash = _hash(self.tower)
+        self.layers: dict[str, Layer] = {}
+        self.pristine: dict[str, Tensor] = {}
+        self.aim("attention")
+
+    @classmethod
+    def open(
+        cls,
+        name: str | Path,
+        *,
+        preprocessing: str = "backbone",
+        device: str | torch.device = "cpu",
+    ) -> Backbone:
+        """Open `smallworld`, or a ViT or CLIP of transformers by folder or hub id.
+
+        ``preprocessing`` is `backbone`, its own configuration, or `coda-prompt`. Weights are read
+        from safetensors alone. PerdureError says in one sentence what is missing or wrong.
+        """
+        embedded = Path(__file__).parents[1] / "smallworld" / "weights" / "encoder"
+        where = str(embedded) if str(name) == SMALLWORLD else str(name)
+        if preprocessing not in ("backbone", "coda-prompt"):
+            raise ValueError(
+                f"preprocessing is {preprocessing!r}, but must be 'backbone' or 'coda-prompt'"
+            )
+        tower = _open_tower(where)
+        if preprocessing == "coda-prompt":
+            scheme = coda_prompt(tower.config.image_size)
+        else:
+            scheme = _own_preprocessing(where)
+        return cls(tower, name=str(name), preprocessing=scheme, device=device)
+
+    def aim(self, targets: str) -> None:
+        """Choose the target layers: `all`, every linear layer and convolution, or else those of
+        the queries, keys and values. The weights become those that were opened."""
+        if self.layers:
+            self.fold({})
+        found = {}
+        for name, module in self.tower.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                last = name.rpartition(".")[2]
+                if targets == "all" or last == _FUSED or last in _QKV:
+                    found[name] = module
+        if not found:
+            raise PerdureError(
+                f"The backbone {self.name} has no linear layer named {', '.join(_QKV)} or {_FUSED}:"
+                " its attention is laid out in a way that is not known here."
+            )
+        self.layers = found
+        self.pristine = {name: layer.weight.detach().clone() for name, layer in found.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Target layer -> (d_out, d_in); d_in of a convolution is channels x height x width."""
+        return {name: (len(w), w[0].numel()) for name, w in self.pristine.items()}
+
+    def fold(self, dense: Mapping[str, Tensor]) -> None:
+        """Write `W_init + dW` into the target layers, `W_init` where there is no entry."""
+        fold_into(self.layers, self.pristine, dense)
+
+    def features(self, pixels: Tensor, tower: nn.Module | None = None) -> Tensor:
+        """The class token's features (N, width), fp32, of pixels (N, 3, size, size).
+
+        ``tower`` stands in for the backbone's own, such as a `twin`.
+        """
+        with self.autocast():
+            said = (tower or self.tower)(pixels.to(self.device))
+        if not isinstance(said, Tensor):
+            pooled = getattr(said, "pooler_output", None)
+            said = said.last_hidden_state[:, 0] if pooled is None else pooled
+        return said.float()
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where the hardware is good at it, else nothing."""
+        return precision.autocast(self.device)
+
+    def twin(self, dense: Mapping[str, Tensor]) -> nn.Module:
+        """A copy of the tower with these deltas folded in; it costs the memory of one tower."""
+        now = {name: layer.weight.detach().clone() for name, layer in self.layers.items()}
+        self.fold(dense)
+        twin = copy.deepcopy(self.tower)
+        with torch.no_grad():
+            for name, layer in self.layers.items():
+                layer.weight.copy_(now[name])
+        return twin
+
+
+def _open_tower(where: str) -> PreTrainedModel:
+    folder = Path(where)
+    if not folder.is_dir() and where.count("/") != 1:
+        raise PerdureError(f"There is no backbone at {where}: no such folder.")
+    try:
+        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise PerdureError(f"The backbone {where} cannot be opened: {error}") from error
+    kind = _TOWERS.get(config.model_type)
+    if kind is None:
+        raise PerdureError(
+            f"The backbone {where} is of the type {config.model_type!r}: give one of "
+            f"{', '.join(_TOWERS)}."
+        )
+    extra = {"add_pooling_layer": False} if kind is ViTModel else {}
+    try:
+        with quietly():
+            tower, info = kind.from_pretrained(
+                where,
+                dtype=torch.float32,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise PerdureError(
+            f"The backbone {where} has no readable safetensors weights: {error}"
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise PerdureError(
+            f"The backbone {where} lacks {len(missing)} weights, the first is {missing[0]}."
+        )
+    return tower
+
+
+def _own_preprocessing(where: str) -> Preprocessing:
+    try:
+        path = cached_file(where, "preprocessor_config.json")
+        return from_config(Path(str(path)).read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError) as error:
+        raise PerdureError(
+            f"The backbone {where} has no preprocessor_config.json that can be followed ({error}): "
+            "add one, or choose the preprocessing coda-prompt."
+        ) from error
+
+
+def _hash(tower: nn.Module) -> str:
+    """sha256 of the names and the fp32 bytes of all weights, in the order of the names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(tower.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

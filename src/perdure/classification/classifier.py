@@ -1,0 +1,322 @@
+"""A classifier that learns task after task, with scikit-learn's habits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import skip_init
+
+from perdure.adapters import attached
+from perdure.classification import saving
+from perdure.classification.backbone import SMALLWORLD, Backbone
+from perdure.classification.coda_prompt import CodaPrompt, prompted
+from perdure.classification.finetuning import Replay
+from perdure.classification.loop import START, Old, Progress, Task, train
+from perdure.classification.lwf import LwF
+from perdure.classification.moments import averaged, input_moments
+from perdure.classification.pictures import Pictures, as_pictures
+from perdure.classification.preprocessing import Preprocessing
+from perdure.classification.registry import build_classifier
+from perdure.classification.settings import FitSettings, settings_from
+from perdure.errors import PerdureError
+from perdure.methods.feature_space import FeatureSpace
+from perdure.methods.inflora import InfLoRA, InfLoRALearner
+from perdure.methods.protocol import Kept, Learner
+from perdure.methods.sequential import Sequential
+from perdure.randomness import generator_of
+
+__all__ = ["ContinualClassifier", "Label"]
+
+Label = int | str
+BATCH = 256
+"""Pictures of one pass where no gradient is needed."""
+
+
+class ContinualClassifier:
+    """One model that tells all classes apart that it was taught, task after task.
+
+    Args:
+        backbone: `smallworld`, a folder or hub id of a ViT or CLIP, or an open `Backbone`, which
+            serves one classifier at a time: its weights are what this one has learned.
+        method: a name of `CLASSIFIERS`, such as `c-lora`.
+        options: the method's own, such as `{"rank": 64}`.
+        settings: epochs, rates, seed and the rest.
+        preprocessing: `backbone`, its own configuration, or `coda-prompt`.
+        device: where it computes; the CPU by default.
+
+    Everything learned is in `tasks` (the classes of each), `kept` (the method's), and the head's
+    `weight` (classes, width) and `bias`.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str | Path | Backbone = SMALLWORLD,
+        method: str = "c-lora",
+        options: Mapping[str, Any] | None = None,
+        settings: FitSettings | None = None,
+        preprocessing: str = "backbone",
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.method = build_classifier(method, options or {})
+        self.settings = settings or FitSettings()
+        if not isinstance(backbone, Backbone):
+            backbone = Backbone.open(backbone, preprocessing=preprocessing, device=device)
+        self.backbone = backbone
+        backbone.aim(self.method.targets)
+        self.tasks: tuple[tuple[Label, ...], ...] = ()
+        self.kept: tuple[Kept, ...] = ()
+        self.facts: tuple[dict[str, float], ...] = ()
+        self.weight, self.bias = torch.zeros(0, backbone.width), torch.zeros(0)
+        self.moments: dict[str, Tensor] = {}
+        self.memory = np.zeros(
+            (0, backbone.preprocessing.size, backbone.preprocessing.size, 3), np.uint8
+        )
+        self.memory_targets = torch.zeros(0, dtype=torch.int64)
+
+    @property
+    def classes_(self) -> tuple[Label, ...]:
+        """Labels of all classes seen, in the order of the head's columns."""
+        return tuple(label for task in self.tasks for label in task)
+
+    def fit_task(
+        self,
+        images: Any,
+        labels: Sequence[Label] | np.ndarray,
+        *,
+        checkpoint: Path | None = None,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> ContinualClassifier:
+        """Learn one more task: pictures of classes that no earlier task had; returns itself.
+
+        Args:
+            images: uint8 (N, height, width, 3), or a sequence of such arrays or of PIL pictures.
+            labels: N whole numbers or strings.
+            checkpoint: a file to keep the state of training in; one that is there is gone on from,
+                and the result is the same to the bit. The caller removes it.
+            report: called after every step.
+
+        Raises ValueError for what cannot be learned; then nothing has changed.
+        """
+        pictures = as_pictures(images)
+        given = [_label(label) for label in labels]
+        new = self._new_classes(pictures, given)
+        columns = {label: len(self.classes_) + place for place, label in enumerate(new)}
+        number, seed = len(self.tasks), self.settings.seed
+        generator = generator_of(seed, number, START)
+        before = self.method.mix(self.kept, ())
+        head = grown(self.weight, self.bias, len(new), generator)
+        task = Task(
+            number=number,
+            pictures=pictures,
+            targets=torch.tensor([columns[label] for label in given]),
+            sizes=(*(len(classes) for classes in self.tasks), len(new)),
+            old=Old(
+                tower=self.backbone.twin(before)
+                if isinstance(self.method, LwF) and number
+                else None,
+                weight=self.weight.to(self.backbone.device),
+                bias=self.bias.to(self.backbone.device),
+                pictures=list(self.memory),
+                targets=self.memory_targets,
+            ),
+        )
+        try:
+            self.backbone.fold(self.method.past(self.kept))
+            learner = self._start(pictures, generator)
+            facts = train(
+                self.backbone,
+                self.method,
+                learner,
+                head,
+                task,
+                self.settings,
+                checkpoint=checkpoint,
+                report=report,
+            )
+            self._look_at(pictures, learner)
+            kept = Kept(tuple(str(label) for label in new), self.method.keep(learner))
+        except BaseException:
+            self._fold()
+            raise
+        trained = [*learner.parameters(), *head.parameters()]
+        facts["trained"] = sum(p.numel() for p in trained if p.requires_grad)
+        past = self.kept
+        if isinstance(self.method, Sequential):  # the last task's tensors hold all
+            past = tuple(Kept(task.concepts, {}) for task in past)
+        self._remember(pictures, task.targets, generator)
+        self.tasks, self.kept = (*self.tasks, new), (*past, kept)
+        self.facts = (*self.facts, facts)
+        self.weight, self.bias = head.weight.detach().cpu(), head.bias.detach().cpu()
+        self._fold()
+        return self
+
+    def decision_function(self, images: Any) -> np.ndarray:
+        """Logits (N, classes), fp32, columns as in `classes_`."""
+        if not self.tasks:
+            raise ValueError("nothing was learned yet: call fit_task first")
+        features = torch.cat([self._features(pixels) for pixels in self._plain(images)])
+        return F.linear(features.cpu(), self.weight, self.bias).numpy()
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The label of each picture (N,), all classes seen competing; no task is told."""
+        classes = np.asarray(self.classes_)
+        return classes[self.decision_function(images).argmax(axis=1)]
+
+    def score(self, images: Any, labels: Sequence[Label] | np.ndarray) -> float:
+        """The share of pictures whose label is predicted."""
+        return float(np.mean(self.predict(images) == np.asarray(labels)))
+
+    def stored(self) -> int:
+        """How many numbers are kept beside the backbone: method, head, moments, pictures."""
+        held = [tensor for task in self.kept for tensor in task.tensors.values()]
+        held += [self.weight, self.bias]
+        held += list({id(C): C for C in self.moments.values()}.values())
+        return sum(tensor.numel() for tensor in held) + self.memory.size
+
+    def save(self, folder: str | Path) -> None:
+        """Write what was learned: safetensors and one JSON file that is replaced last, whole."""
+        saving.write(
+            Path(folder),
+            saving.State(
+                backbone=self.backbone.name,
+                hash=self.backbone.hash,
+                preprocessing=self.backbone.preprocessing.to_json(),
+                method=self.method.describe(),
+                settings=self.settings.to_json(),
+                tasks=self.tasks,
+                facts=self.facts,
+                kept=self.kept,
+                tensors={
+                    "head/weight": self.weight,
+                    "head/bias": self.bias,
+                    "memory/pictures": torch.from_numpy(self.memory),
+                    "memory/targets": self.memory_targets,
+                },
+                moments=self.moments,
+            ),
+        )
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        backbone: Backbone | None = None,
+        device: str | torch.device = "cpu",
+    ) -> ContinualClassifier:
+        """What `save` wrote, on the backbone that it names, or on the one that is given.
+
+        PerdureError where the folder is not readable or the backbone's weights are others.
+        """
+        state = saving.read(Path(folder))
+        opened = backbone or Backbone.open(state.backbone, device=device)
+        if opened.hash != state.hash:
+            raise PerdureError(
+                f"{folder} was learned on the backbone {state.backbone} with weights "
+                f"{state.hash[:16]}, and {opened.name} has {opened.hash[:16]}: give that backbone."
+            )
+        opened.preprocessing = Preprocessing.from_json(state.preprocessing)
+        made = cls(
+            backbone=opened,
+            method=state.method["method"],
+            options=state.method["config"],
+            settings=settings_from(state.settings),
+        )
+        made.tasks, made.facts, made.kept = state.tasks, state.facts, state.kept
+        made.weight, made.bias = state.tensors["head/weight"], state.tensors["head/bias"]
+        made.moments = dict(state.moments)
+        made.memory = state.tensors["memory/pictures"].numpy()
+        made.memory_targets = state.tensors["memory/targets"]
+        made._fold()
+        return made
+
+    def _new_classes(self, pictures: Pictures, labels: Sequence[Label]) -> tuple[Label, ...]:
+        if len(pictures) != len(labels):
+            raise ValueError(f"{len(pictures)} images came with {len(labels)} labels: give as many")
+        if len({type(label) for label in (*labels, *self.classes_)}) > 1:
+            raise ValueError("labels must be whole numbers or strings, all of one kind")
+        for number, classes in enumerate(self.tasks, start=1):
+            if twice := sorted(set(classes) & set(labels)):
+                raise ValueError(
+                    f"the class {twice[0]!r} was learned in task {number}: a class belongs to one "
+                    "task, so leave its pictures out"
+                )
+        return tuple(sorted(set(labels)))
+
+    def _start(self, pictures: Pictures, generator: torch.Generator) -> Learner:
+        method, shapes = self.method, self.backbone.shapes
+        if isinstance(method, FeatureSpace):
+            nothing = {layer: torch.zeros(d, d) for layer, (_, d) in shapes.items()}
+            moments = self.moments or nothing
+            return method.start(shapes, self.kept, {}, generator, moments=moments)
+        if isinstance(method, InfLoRA):
+            moments = input_moments(self.backbone, self._plain(pictures))
+            return method.start(shapes, self.kept, {}, generator, moments=moments)
+        return method.start(shapes, self.kept, {}, generator)
+
+    def _look_at(self, pictures: Pictures, learner: Learner) -> None:
+        """Measure what the trained layers read, where the method wants to know."""
+        if not isinstance(self.method, FeatureSpace | InfLoRA):
+            return
+        with attached(self.backbone.layers, learner.layer_deltas()):
+            found = input_moments(self.backbone, self._plain(pictures))
+        if isinstance(learner, InfLoRALearner):
+            learner.absorb(found)
+        else:
+            self.moments = averaged(self.moments, len(self.tasks), found)
+
+    def _remember(self, pictures: Pictures, targets: Tensor, generator: torch.Generator) -> None:
+        """Keep a few pictures of each new class, at the backbone's size, where the method does."""
+        if not isinstance(self.method, Replay):
+            return
+        size = self.memory.shape[1:3]
+        for target in targets.unique():
+            own = (targets == target).nonzero()[:, 0]
+            chosen = own[torch.randperm(len(own), generator=generator)]
+            for index in chosen[: self.method.config.pictures].tolist():
+                picture = Image.fromarray(pictures[index]).resize(size, Image.Resampling.BICUBIC)
+                self.memory = np.concatenate([self.memory, np.asarray(picture)[None]])
+                self.memory_targets = torch.cat([self.memory_targets, target[None]])
+
+    def _fold(self) -> None:
+        self.backbone.fold(self.method.mix(self.kept, ()))
+
+    def _plain(self, images: Any) -> Iterator[Tensor]:
+        pictures = as_pictures(images)
+        for start in range(0, len(pictures), BATCH):
+            some = [pictures[i] for i in range(start, min(start + BATCH, len(pictures)))]
+            yield self.backbone.preprocessing.plain(some)
+
+    @torch.no_grad()
+    def _features(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.method, CodaPrompt):
+            return prompted(self.backbone, self.method.components(self.kept), pixels)
+        return self.backbone.features(pixels)
+
+
+def grown(weight: Tensor, bias: Tensor, count: int, generator: torch.Generator) -> nn.Linear:
+    """A head of these classes and ``count`` more, whose rows are uniform in +-1/sqrt(width)."""
+    old, width = weight.shape
+    new: nn.Linear = skip_init(nn.Linear, width, old + count)
+    bound = width**-0.5
+    with torch.no_grad():
+        new.weight.uniform_(-bound, bound, generator=generator)
+        new.bias.uniform_(-bound, bound, generator=generator)
+        new.weight[:old], new.bias[:old] = weight, bias
+    return new
+
+
+def _label(label: object) -> Label:
+    if isinstance(label, np.generic):
+        label = label.item()
+    if isinstance(label, bool) or not isinstance(label, int | str):
+        raise ValueError(f"the label {label!r} is neither a whole number nor a string")
+    return label

@@ -1,0 +1,210 @@
+"""One run: one method over one stream, measured after every task; it goes on after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+from perdure.classification.classifier import ContinualClassifier
+from perdure.classification.loop import Progress
+from perdure.classification.pictures import Split
+from perdure.classification.registry import CLASSIFIERS, build_classifier
+from perdure.classification.saving import INDEX
+from perdure.classification.settings import FitSettings
+from perdure.classification.streams import ClassStream, open_stream
+from perdure.durable import write_file
+from perdure.errors import PerdureError
+from perdure.measuring.matrix import (
+    TaskMatrix,
+    accuracy_final,
+    forgetting_coda,
+    forgetting_max,
+)
+
+__all__ = ["ClassificationRun", "run_classification"]
+
+_ROWS = "rows.json"
+ACCURACY = "accuracy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationRun:
+    """What to run, and where its record is to lie and its work to be done."""
+
+    record: Path
+    """File that whoever called writes the record to; not written here."""
+    work: Path
+    """Folder for the classifier and checkpoints; a run that finds its own there goes on."""
+    stream: str = "smallworld-classes-100"
+    data: str | None = None
+    """Folder or zip file of the stream's pictures."""
+    method: str = "c-lora"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tasks: int = 10
+    settings: FitSettings = FitSettings()
+    """The seed in it decides the order of the classes too."""
+    backbone: str = "smallworld"
+    preprocessing: str = "backbone"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.tasks < 1:
+            raise ValueError(f"tasks is {self.tasks}, but must be at least 1")
+        build_classifier(self.method, self.options)
+
+
+def run_classification(
+    run: ClassificationRun,
+    *,
+    stream: ClassStream | None = None,
+    report: Callable[[int, Progress], None] = lambda task, progress: None,
+) -> dict[str, Any]:
+    """Run it and return a JSON-ready record; the same to the bit, save for seconds, after a kill.
+
+    Args:
+        run: what to run.
+        stream: the open stream, where several runs share it; else it is opened.
+        report: called with the task's number and what a step tells, after every step.
+
+    Accuracies are shares of the test pictures of each task, all classes seen competing. A method
+    that learns all at once has one moment, with all tasks in it.
+    """
+    stream = stream or open_stream(run.stream, run.data)
+    order = stream.tasks(run.tasks, run.settings.seed)
+    lessons = (tuple(c for task in order for c in task),) if _at_once(run) else order
+    model = _classifier(run)
+    rows: list[list[float]] = []
+    if (run.work / _ROWS).exists():
+        rows = json.loads((run.work / _ROWS).read_text(encoding="utf-8"))
+    for number in range(len(rows), len(lessons)):
+        if len(model.tasks) == number:
+            _learn(run, model, number, stream.train.of(lessons[number]), report)
+        seen = order if _at_once(run) else order[: number + 1]
+        rows.append([_accuracy(model, stream.test.of(task)) for task in seen])
+        _replace(run.work / _ROWS, rows)
+    names = [f"task {k + 1}" for k in range(len(order))]
+    by_moment = [tuple(names)] if _at_once(run) else [(name,) for name in names]
+    matrix = TaskMatrix(
+        tasks=tuple(by_moment),
+        scores={ACCURACY: tuple((*row, *(None,) * (len(names) - len(row))) for row in rows)},
+        higher_is_better={ACCURACY: True},
+    )
+    return {
+        "method": run.method,
+        "config": model.method.describe()["config"],
+        "settings": run.settings.to_json(),
+        "seed": run.settings.seed,
+        "backbone": {"name": model.backbone.name, "hash": model.backbone.hash},
+        "preprocessing": model.backbone.preprocessing.to_json(),
+        "stream": {
+            "name": stream.name,
+            "classes": len(stream.classes),
+            "train": len(stream.train.pictures),
+            "test": len(stream.test.pictures),
+        },
+        "class_order": [[stream.classes[c] for c in task] for task in order],
+        "matrix": json.loads(matrix.to_json()),
+        **_derived(matrix),
+        "seconds": [facts["seconds"] for facts in model.facts],
+        "losses": [facts["loss"] for facts in model.facts],
+        "norms": [facts["norm"] for facts in model.facts],
+        "trained": int(model.facts[-1]["trained"]),
+        "stored": model.stored(),
+        "rehearsal_free": not len(model.memory),
+        "peak_memory_mb": _peak_memory(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _derived(matrix: TaskMatrix) -> dict[str, float | None]:
+    """A_N, F_N as CODA-Prompt has it and as best minus last, and the mean accuracy over time."""
+    rows = [[v for v in row if v is not None] for row in matrix.scores[ACCURACY]]
+    several = len(matrix.tasks) > 1
+    return {
+        "A_N": accuracy_final(matrix, ACCURACY),
+        "F_N": forgetting_coda(matrix, ACCURACY) if several else None,
+        "F_N_max": forgetting_max(matrix, ACCURACY) if several else None,
+        "A_mean": sum(sum(row) / len(row) for row in rows) / len(rows),
+    }
+
+
+def _at_once(run: ClassificationRun) -> bool:
+    return CLASSIFIERS[run.method].all_at_once
+
+
+def _classifier(run: ClassificationRun) -> ContinualClassifier:
+    """What an earlier start of this run has saved, else a new one."""
+    fresh = ContinualClassifier(
+        backbone=run.backbone,
+        method=run.method,
+        options=run.options,
+        settings=run.settings,
+        preprocessing=run.preprocessing,
+        device=run.device,
+    )
+    if not (run.work / INDEX).exists():
+        return fresh
+    wanted = fresh.settings, fresh.method.describe(), fresh.backbone.preprocessing
+    saved = ContinualClassifier.load(run.work, backbone=fresh.backbone)
+    if (saved.settings, saved.method.describe(), saved.backbone.preprocessing) != wanted:
+        raise PerdureError(
+            f"{run.work} holds another run ({saved.method.describe()}): choose another folder, or "
+            "remove it."
+        )
+    return saved
+
+
+def _learn(
+    run: ClassificationRun,
+    model: ContinualClassifier,
+    number: int,
+    lesson: Split,
+    report: Callable[[int, Progress], None],
+) -> None:
+    run.work.mkdir(parents=True, exist_ok=True)
+    checkpoint = run.work / f"checkpoint-{number:02d}.safetensors"
+    model.fit_task(
+        lesson.pictures,
+        lesson.labels,
+        checkpoint=checkpoint,
+        report=lambda progress: report(number, progress),
+    )
+    model.save(run.work)
+    checkpoint.unlink()
+
+
+def _accuracy(model: ContinualClassifier, test: Split) -> float:
+    return model.score(test.pictures, test.labels)
+
+
+def _replace(path: Path, values: Any) -> None:
+    partial = path.with_suffix(".partial")
+    write_file(partial, json.dumps(values).encode())
+    os.replace(partial, path)
+
+
+def _peak_memory() -> float | None:
+    """Of the GPU where one is used, else of this process, in MB; None where nobody knows."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
