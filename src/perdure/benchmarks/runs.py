@@ -94,7 +94,6 @@ def run(cell: Run) -> dict[str, Any]:
     facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
     return facts | {
         "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
-        "pictures": cell.pictures,
         "moments": cell.moments,
         "together": together,
         "measuring_seconds": time.monotonic() - began,
@@ -178,6 +177,8 @@ def record_of(
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
         "stored_bytes": sum(path.stat().st_size for path in files)
         + (extra.stat().st_size if extra.exists() else 0),
+        "pictures": min(len(p) for shown in evaluation.drawn.values() for p in shown.values()),
+        "moments": "all",
         "bounds": {name: [b.ceiling, b.floor] for name, b in evaluation.bounds.items()},
         "matrix": json.loads(evaluation.matrix.to_json()),
         "together": {},
