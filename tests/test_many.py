@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-import types
 from pathlib import Path
 from typing import Any
 
@@ -143,25 +142,10 @@ def test_a_method_whose_tasks_build_on_one_another_is_refused(
         learn_many(opener, tmp_path / "bank", {"ada": drawings / "ada"}, processes=0)
 
 
-def test_ray_is_asked_for_by_name_and_learns_the_same(
+def test_without_ray_a_cluster_is_refused_in_a_sentence(
     opener: Any, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = {name: drawings / name for name in ("ada", "bo")}
-    settings = asked("lora-independent")
     monkeypatch.setitem(sys.modules, "ray", None)
+    settings = asked("lora-independent")
     with pytest.raises(PerdureError, match=r"perdure\[ray\]"):
-        learn_many(opener, tmp_path / "bank", pictures, ray_address="auto", **settings)
-
-    cluster = types.ModuleType("ray")  # as much of its interface as is used, in this process
-    addresses: list[str] = []
-    cluster.init = lambda address, ignore_reinit_error: addresses.append(address)  # type: ignore[attr-defined]
-    cluster.remote = lambda task: types.SimpleNamespace(  # type: ignore[attr-defined]
-        remote=lambda job: functools.partial(task, job)
-    )
-    cluster.get = lambda reference: reference()  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ray", cluster)
-    resume_many(opener, tmp_path / "bank", ray_address="auto")
-    assert addresses == ["auto"]
-    for name in ("ada", "bo"):
-        learn(opener(), tmp_path / "whole", {name: pictures[name]}, **settings)
-    assert contents(tmp_path / "bank") == contents(tmp_path / "whole")
+        learn_many(opener, tmp_path, {"ada": drawings / "ada"}, ray_address="auto", **settings)

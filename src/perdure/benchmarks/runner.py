@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
 
 __all__ = ["Cell", "run_grid"]
@@ -59,7 +60,11 @@ def run_grid(
     if len(waiting) < len(cells):
         say(f"{len(cells) - len(waiting)} of {len(cells)} runs were done before")
     failed: list[str] = []
-    spread = _on_ray(waiting, work, ray_address) if ray_address else _here(waiting, work, processes)
+    if ray_address:
+        jobs = [(cell, work) for cell in waiting]
+        spread = _as_done(waiting, on_cluster(finish, jobs, ray_address))
+    else:
+        spread = _here(waiting, work, processes)
     for done, (cell, error) in enumerate(spread, 1):
         if error is None:
             say(f"{cell.record.stem}: done ({done} of {len(waiting)})")
@@ -77,44 +82,23 @@ def finish(cell: C, work: Work[C]) -> None:
     """Run one cell and write its record, atomically."""
     record = work(cell)
     cell.record.parent.mkdir(parents=True, exist_ok=True)
-    partial = cell.record.with_suffix(".partial")
-    partial.write_text(json.dumps(record) + "\n")
-    os.replace(partial, cell.record)
+    unfinished = cell.record.with_suffix(".partial")
+    unfinished.write_text(json.dumps(record) + "\n")
+    os.replace(unfinished, cell.record)
 
 
 def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
     try:
-        running: dict[Future[None], C] = {pool.submit(finish, cell, work): cell for cell in cells}
-        for future in as_completed(running):
-            yield running[future], _why(future.exception())
+        yield from _as_done(cells, [pool.submit(finish, cell, work) for cell in cells])
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _on_ray(cells: Sequence[C], work: Work[C], address: str) -> Iterator[tuple[C, str | None]]:
-    try:
-        import ray
-    except ImportError as error:
-        raise PerdureError(
-            "Running on a Ray cluster needs Ray: pip install 'perdure[ray]'."
-        ) from error
-    try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise PerdureError(f"There is no Ray cluster at {address!r}: {error}") from error
-    remote = ray.remote(num_cpus=1, max_retries=0)(finish)
-    running = {remote.remote(cell, work): cell for cell in cells}
-    while running:
-        (ready, *_), _ = ray.wait(list(running))
-        cell = running.pop(ready)
-        try:
-            ray.get(ready)
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
-            yield cell, _why(cause or error)
-        else:
-            yield cell, None
+def _as_done(cells: Sequence[C], futures: Sequence[Future[None]]) -> Iterator[tuple[C, str | None]]:
+    running = dict(zip(futures, cells, strict=True))
+    for future in as_completed(running):
+        yield running[future], _why(future.exception())
 
 
 def _why(error: BaseException | None) -> str | None:
@@ -122,5 +106,6 @@ def _why(error: BaseException | None) -> str | None:
         return None
     if isinstance(error, BrokenProcessPool):
         return "its process was killed, perhaps for want of memory"
+    error = cause(error)
     first = (str(error).strip().splitlines() or [""])[0]
     return first if isinstance(error, PerdureError) else f"{type(error).__name__}: {first}"

@@ -18,6 +18,7 @@ import torch
 
 from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
+from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
 from perdure.learning.latents import cache
 from perdure.learning.learn import (
@@ -185,7 +186,7 @@ def _run(
                 settings=request.settings,
             )
         )
-    finished = _on_ray(jobs, ray_address) if ray_address else _in_processes(jobs, processes)
+    finished = _on_cluster(jobs, ray_address) if ray_address else _in_processes(jobs, processes)
     for job, sentences in finished:
         for sentence in sentences:
             note(sentence)
@@ -239,20 +240,14 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, li
         pool.shutdown(cancel_futures=True)
 
 
-def _on_ray(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, list[str]]]:
+def _on_cluster(jobs: Sequence[Job], address: str) -> Iterator[tuple[Job, list[str]]]:
     """The jobs as a Ray cluster does them, in their own order."""
-    try:
-        import ray
-    except ImportError as error:
-        raise PerdureError(
-            "Learning on a cluster needs Ray: `pip install 'perdure[ray]'`, or leave "
-            "--ray-address out."
-        ) from error
-    ray.init(address=address, ignore_reinit_error=True)
-    remote = ray.remote(learn_alone)
-    references = [remote.remote(job) for job in jobs]
-    for job, reference in zip(jobs, references, strict=True):
-        yield job, ray.get(reference)
+    futures = on_cluster(learn_alone, [(job,) for job in jobs], address)
+    for job, future in zip(jobs, futures, strict=True):
+        error = future.exception()
+        if error is not None:
+            raise cause(error)
+        yield job, future.result()
 
 
 def _take_over(bank: Bank, job: Job) -> None:
