@@ -20,47 +20,91 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_seeds_run_once_and_end_in_a_table(tmp_path: Path) -> None:
-    tree, out = write_tree(tmp_path / "tree"), tmp_path / "out"
-    vit = save_backbone(tmp_path / "vit")
-    given = [
-        "folders",
-        "--data",
-        tree,
-        "--backbone",
-        vit,
-        "--tasks",
-        2,
-        "--epochs",
-        2,
-        "--out",
-        out,
-    ]
-    given += ["--method", "c-lora", "--option", "rank=2", "--batch-size", 8]
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """A tiny tree and tower, and options that learn them in no time."""
+    folder = tmp_path_factory.mktemp("given")
+    tree, vit = write_tree(folder / "tree"), save_backbone(folder / "vit")
+    words = ["folders", "--data", tree, "--backbone", vit, "--tasks", 2, "--epochs", 2]
+    return [*words, "--batch-size", 8, "--processes", 1]
 
-    def perdure(*more: object) -> str:
-        arguments = ["classify", *map(str, (*given, *more))]
-        result = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.output
 
-    first = perdure("--seeds", 2)
-    assert "| A_N % |" in first and "c-lora" in first and "\N{PLUS-MINUS SIGN}" in first
-    record = json.loads((out / "folders-c-lora-2-tasks-seed1.json").read_text())
-    assert record["seed"] == 1 and record["config"]["rank"] == 2
+def perdure(out: Path, *words: object) -> str:
+    """`perdure classify`'s words, its folders below ``out``."""
+    folders = ["--out", out, "--work", out / "work"]
+    arguments = ["classify", *map(str, (*words, *folders))]
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_grid_runs_once_and_ends_in_tables_and_a_report(
+    given: list[object], tmp_path: Path
+) -> None:
+    words = [*given, "--method", "c-lora", "--option", "rank=2", "--seeds", 2]
+    first = perdure(tmp_path, *words)
+    assert "| A_N % |" in first and "| C-LoRA |" in first and "\N{PLUS-MINUS SIGN}" in first
+    assert "c-lora-seed1: done (2 of 2)" in first
+    folder = tmp_path / "folders-2-tasks"
+    assert {path.name for path in folder.iterdir()} == {
+        *("c-lora-seed0.json", "c-lora-seed1.json"),
+        *("results.md", "results.tex", "results.csv", "report.html"),
+    }
+    assert (tmp_path / "work" / "folders-2-tasks" / "c-lora-seed1" / "rows.json").exists()
+    record = json.loads((folder / "c-lora-seed1.json").read_text())
+    assert (record["format"], record["kind"]) == (2, "classification")
+    assert record["seed"] == 1 and record["config"]["rank"] == 2 and record["chosen"] == {}
+    assert record["peak_memory"] > 1e8  # bytes
     assert sorted(sum(record["class_order"], [])) == ["class0", "class1", "class2", "class3"]
     rows = record["matrix"]["scores"]["accuracy"]
     assert rows[0][1] is None
     assert record["A_N"] == pytest.approx(sum(rows[1]) / 2)
     assert record["F_N"] == pytest.approx(rows[0][0] - rows[1][0]) == record["F_N_max"]
-    again = perdure("--seeds", 2)
-    assert "task 1, loss" in first and "task 1, loss" not in again
-    with pytest.raises(PerdureError, match="is of a run with"):
-        perdure("--epochs", 3)
-    with pytest.raises(PerdureError, match="cannot be shared out among 3 tasks"):
-        perdure("--tasks", 3)
-    with pytest.raises(PerdureError, match="no method 'dora'"):
-        perdure("--method", "dora")
+
+    whole = (folder / "c-lora-seed0.json").read_bytes()
+    (folder / "c-lora-seed1.json").unlink()
+    again = perdure(tmp_path, *words)
+    assert "1 of 2 runs were done before" in again and "seed0: done" not in again
+    assert (folder / "c-lora-seed0.json").read_bytes() == whole
+    back = json.loads((folder / "c-lora-seed1.json").read_text())
+    assert back["seconds"] == record["seconds"]  # nothing was learned again
+    with pytest.raises(PerdureError, match="seed0.json is of a run with epochs 2, not 3"):
+        perdure(tmp_path, *words, "--epochs", 3)
+    with pytest.raises(PerdureError, match="is of a run with method.rank 2, not 3"):
+        perdure(tmp_path, *words, "--option", "rank=3")
+
+
+def test_several_methods_and_choices_are_rows_of_one_table(
+    given: list[object], tmp_path: Path
+) -> None:
+    words = ["--method", "lora,joint", "--seeds", 1, "--vary", "lr=1e-3,5e-4"]
+    output = perdure(tmp_path, *given, *words, "--vary", "method.rank=2")
+    for title in ("LoRA, sequential", "Joint"):
+        for rate in ("0.0005", "0.001"):
+            assert f"| {title} (lr {rate}, rank 2) |" in output
+    path = tmp_path / "folders-2-tasks" / "lora-lr=0.001-method.rank=2-seed0.json"
+    record = json.loads(path.read_text())
+    assert record["chosen"] == {"lr": 0.001, "method.rank": 2}
+    assert record["settings"]["lr"] == 0.001 and record["config"] == {"rank": 2}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "dora"], "no method 'dora': choose from c-lora"),
+        (["--method", "ft", "--option", "rank=2"], "ft has no option 'rank'"),
+        (["--vary", "rate=1"], "no fit option 'rate'"),
+        (["--vary", "epochs=2,3"], "epochs is varied, and given beside that"),
+        (["--vary", "lr"], "has no values"),
+        (["--data", "nowhere"], "There is no nowhere"),
+        (["--tasks", "3"], "1 of 1 runs failed.*4 classes cannot be shared out among 3 tasks"),
+    ],
+)
+def test_bad_words_get_one_sentence(
+    given: list[object], words: list[object], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PerdureError, match=sentence):
+        perdure(tmp_path, *given, "--seeds", 1, *words)
 
 
 def test_the_towers_recipe_goes_on_where_it_stopped_and_its_folder_opens(

@@ -7,17 +7,38 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import spread
 from perdure.measuring.chart import apart, axis
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import number
 
-__all__ = ["fates", "heat", "lengths", "orders", "scatter"]
+__all__ = ["HUES", "fates", "heat", "lengths", "marked", "orders", "scatter"]
 
 Box = tuple[float, float, float, float]
 WIDTH, HEIGHT = 760.0, 420.0
 LEFT, TOP, BOTTOM = 52.0, 30.0, 366.0
 LETTER, BOLD, LINE = 7.1, 8.2, 14.0
+HUES = 8
+"""The page's colours, --c0 to --c7."""
+_SHAPES = 4
+
+
+def marked(
+    results: Results, rows: Mapping[str, Mapping[str, Sequence[float]]]
+) -> list[dict[str, Any]]:
+    """The methods as figures take them: each with its values, and a colour and mark of its own."""
+    return [
+        {
+            "title": runs.title,
+            "hue": k % HUES,
+            "shape": (k + k // HUES) % _SHAPES,
+            "dashed": (k // HUES) % 2 == 1,
+            "values": rows[runs.title],
+            "runs": runs,
+        }
+        for k, runs in enumerate(results.methods)
+    ]
 
 
 def _span(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
@@ -130,7 +151,10 @@ def _within(box: Box, inside: Box) -> bool:
 
 
 def lengths(series: Sequence[tuple[Mapping[str, Any], Mapping[int, list[float]]]]) -> Any:
-    """A line a method: mean and spread over seeds of a number after 2, 3, ... tasks."""
+    """A line a method: mean and spread over seeds of a number by how many tasks were taught.
+
+    A method with one such number is a mark with a whisker.
+    """
     ends = [(t, v) for _, line in series for t, values in line.items() for v in _reach(values)]
     right = WIDTH - 14 - BOLD * max(len(method["title"]) for method, _ in series)
     first, last = min(t for t, _ in ends), max(t for t, _ in ends)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,18 +12,38 @@ from perdure.benchmarks.streams import Stream
 from perdure.errors import PerdureError
 from perdure.methods import METHODS
 
-__all__ = ["cells_of", "check_methods"]
+__all__ = ["cell_name", "cells_of", "check_methods", "choices", "parted"]
 
 _OWN = "method."
 
 
-def check_methods(names: Sequence[str]) -> None:
+def check_methods(names: Sequence[str], known: Collection[str] = METHODS) -> None:
     """PerdureError for a method that does not exist."""
     for name in names:
-        if name not in METHODS:
+        if name not in known:
             raise PerdureError(
-                f"There is no method {name!r}: choose from {', '.join(sorted(METHODS))}, or 'all'."
+                f"There is no method {name!r}: choose from {', '.join(sorted(known))}, or 'all'."
             )
+
+
+def choices(vary: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """All combinations of the values; one empty choice where nothing varies."""
+    pairs = ([(key, value) for value in values] for key, values in vary.items())
+    return [dict(choice) for choice in itertools.product(*pairs)]
+
+
+def parted(chosen: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A choice's settings, and the method's own options without their `method.`."""
+    return (
+        {k: v for k, v in chosen.items() if not k.startswith(_OWN)},
+        {k.removeprefix(_OWN): v for k, v in chosen.items() if k.startswith(_OWN)},
+    )
+
+
+def cell_name(method: str, chosen: Mapping[str, Any], seed: int, order: int = 0) -> str:
+    """What a run's record and folder of work are called."""
+    parts = [method, *(f"{key}={value}" for key, value in chosen.items()), f"seed{seed}"]
+    return "-".join([*parts, f"order{order}"] if order else parts)
 
 
 def cells_of(
@@ -53,25 +73,20 @@ def cells_of(
         pictures, moments, pairs, base, encoder: as in `Run`.
     """
     check_methods(methods)
-    choices = [
-        dict(choice)
-        for choice in itertools.product(
-            *([(key, value) for value in values] for key, values in (vary or {}).items())
-        )
-    ]
     cells = []
     for method, chosen, order, seed in itertools.product(
-        methods, choices, range(orders), range(seeds)
+        methods, choices(vary or {}), range(orders), range(seeds)
     ):
-        name = _name(method, chosen, seed, order)
+        name = cell_name(method, chosen, seed, order)
+        settings, options = parted(chosen)
         cells.append(
             Run(
                 record=out / f"{name}.json",
                 work=work / name,
                 stream=stream.ordered(order),
                 method=method,
-                options={k.removeprefix(_OWN): v for k, v in chosen.items() if k.startswith(_OWN)},
-                settings={k: v for k, v in chosen.items() if not k.startswith(_OWN)},
+                options=options,
+                settings=settings,
                 seed=seed,
                 base=base,
                 encoder=encoder,
@@ -81,8 +96,3 @@ def cells_of(
             )
         )
     return cells
-
-
-def _name(method: str, chosen: Mapping[str, Any], seed: int, order: int) -> str:
-    parts = [method, *(f"{key}={value}" for key, value in chosen.items()), f"seed{seed}"]
-    return "-".join([*parts, f"order{order}"] if order else parts)

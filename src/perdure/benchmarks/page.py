@@ -6,11 +6,19 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perdure.benchmarks.figures import fates, heat, lengths, orders, scatter
+from perdure.benchmarks.figures import HUES, fates, heat, lengths, marked, orders, scatter
 from perdure.benchmarks.pictures import concept_rows, pair_rows
 from perdure.benchmarks.results import MethodRuns, Results
 from perdure.benchmarks.series import by_order, forgetting_by_length, mean_matrix
-from perdure.benchmarks.words import commands, counted, definitions, lead, surroundings, table_note
+from perdure.benchmarks.words import (
+    MEANINGS,
+    commands,
+    counted,
+    definitions,
+    lead,
+    surroundings,
+    table_note,
+)
 from perdure.measuring.chart import curves
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.scores import SCORES, Score
@@ -18,8 +26,6 @@ from perdure.measuring.tables import Column, cells
 
 __all__ = ["page"]
 
-HUES = 8  # the page's colours, --c0 to --c7
-SHAPES = 4
 MAIN = "identity"
 BESIDE = "image_alignment"
 COSTS = ("pair", "boxed", "seconds", "parameters", "stored")
@@ -31,20 +37,10 @@ def page(
     columns: Sequence[Column],
 ) -> dict[str, Any]:
     """The names that bench.html.j2 uses; ``rows`` and ``columns`` are the table's."""
-    methods: list[dict[str, Any]] = [
-        {
-            "title": runs.title,
-            "hue": k % HUES,
-            "shape": (k + k // HUES) % SHAPES,
-            "dashed": (k // HUES) % 2 == 1,
-            "values": rows[runs.title],
-            "runs": runs,
-        }
-        for k, runs in enumerate(results.methods)
-    ]
+    methods = marked(results, rows)
     names = results.data["matrix"]["tasks"]
     bounds = results.data["bounds"].values()
-    scores = [MAIN, BESIDE] if results.styles else [MAIN]
+    scores = [MAIN, BESIDE] if results.data["styles"] else [MAIN]
     return {
         "results": results,
         "lead": lead(results),
@@ -68,7 +64,7 @@ def page(
         "concepts": len([name for task in names for name in task]),
         "pictures": concept_rows(results.methods),
         "pairs": pair_rows(results.methods),
-        "definitions": definitions(columns),
+        "definitions": definitions(columns, MEANINGS),
         "surroundings": surroundings(results),
         "commands": commands(results),
     }

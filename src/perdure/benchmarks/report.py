@@ -6,10 +6,10 @@ import csv
 import io
 from pathlib import Path
 
-from perdure.benchmarks.page import page
-from perdure.benchmarks.records import COLUMNS, grouped, numbers
+from perdure.benchmarks import class_page, class_words, page, words
+from perdure.benchmarks.classes import CLASSIFICATION
+from perdure.benchmarks.records import grouped, numbers
 from perdure.benchmarks.results import Results, read_results
-from perdure.benchmarks.words import table_note
 from perdure.measuring.latex import latex_table
 from perdure.measuring.report import render, write_page
 from perdure.measuring.tables import Column, markdown_table
@@ -25,14 +25,21 @@ def write_results(folder: Path) -> list[Path]:
     results = read_results(folder)
     columns = columns_of(results)
     rows = {method.title: next(iter(grouped(method.first).values())) for method in results.methods}
-    note = " ".join([*results.warnings(), table_note(results)])
+    classes = results.kind is CLASSIFICATION
+    about, shown, template = (
+        (class_words, class_page, "classes.html.j2") if classes else (words, page, "bench.html.j2")
+    )
+    note = " ".join([*results.warnings(), about.table_note(results)])
     texts = {
         "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n",
         "results.tex": latex_table(
-            rows, columns, caption=f"{results.stream}. {note}", label=f"tab:{results.stream}"
+            rows,
+            columns,
+            caption=f"{results.stream}. {note}",
+            label=f"tab:{results.stream.replace(' ', '-')}",
         ),
         "results.csv": csv_table(results, columns),
-        "report.html": render("bench.html.j2", page(results, rows, columns), Path(__file__).parent),
+        "report.html": render(template, shown.page(results, rows, columns), Path(__file__).parent),
     }
     for name, text in texts.items():
         write_page(folder / name, text)
@@ -40,29 +47,24 @@ def write_results(folder: Path) -> list[Path]:
 
 
 def columns_of(results: Results) -> list[Column]:
-    """`COLUMNS`, those left out of which no run has a value."""
+    """The kind's columns, those left out of which no run has a value."""
     known = {key for record in results.records for key in numbers(record)}
-    return [column for column in COLUMNS if column.key in known]
+    return [column for column in results.kind.columns if column.key in known]
 
 
 def csv_table(results: Results, columns: list[Column]) -> str:
     """One row a run of any order: what it was, and its raw numbers, unrounded."""
     text = io.StringIO()
-    facts = ["method", "stream", "order", "seed", "base", "base_hash", "encoder", "pictures"]
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*facts, *(column.key for column in columns)])
+    facts = results.kind.facts
+    writer.writerow(["method", "stream", *facts(results.data), *(column.key for column in columns)])
     for record in results.records:
-        data, found = record.data, numbers(record)
+        found = numbers(record)
         writer.writerow(
             [
                 record.method,
-                results.stream,
-                record.order,
-                record.seed,
-                data["base"]["name"],
-                data["base"]["hash"],
-                data["encoder"],
-                data["pictures"],
+                record.data["stream"]["name"],
+                *facts(record.data).values(),
                 *(found.get(column.key, "") for column in columns),
             ]
         )

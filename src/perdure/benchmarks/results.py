@@ -7,31 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perdure.benchmarks.kind import Kind
 from perdure.benchmarks.records import Record, read_records
 from perdure.errors import PerdureError
-from perdure.methods import METHODS
 
 __all__ = ["MethodRuns", "Results", "read_results"]
 
-_ORDER = (  # what simply goes on, what is merged, the papers' methods, ours, and what bounds them
-    "textual-inversion",
-    "dreambooth",
-    "custom-diffusion",
-    "lora",
-    "ewc",
-    "generative-replay",
-    "lora-merged",
-    "custom-diffusion-merged",
-    "c-lora",
-    "stamina",
-    "cidm",
-    "fl2t",
-    "gated",
-    "feature-space",
-    "lora-independent",
-    "joint",
-)
-_ALIKE = ("base", "encoder", "pictures")
+_OWN = {"config": "configuration", "settings": "settings"}
+"""What must agree within a method, beside what its kind wants alike."""
 _OF_THE_TASK = ("seed", "templates")
 
 
@@ -74,31 +57,31 @@ class Results:
         return self.methods[0].records[0].data
 
     @property
-    def stream(self) -> str:
-        """Its name."""
-        return str(self.data["stream"]["name"])
+    def kind(self) -> Kind:
+        """What all of them are records of."""
+        return self.records[0].kind
 
     @property
-    def styles(self) -> tuple[str, ...]:
-        """Concepts that have no identity."""
-        return tuple(self.data["styles"])
+    def stream(self) -> str:
+        """Its name."""
+        return self.kind.title(self.data)
 
     def distinct(self, key: str) -> dict[str, list[str]]:
         """What the records say under ``key``, in words -> the titles of the methods that say it."""
         found: dict[str, list[str]] = {}
         for method in self.methods:
-            for said in dict.fromkeys(_words(key, record.data[key]) for record in method.records):
+            for said in dict.fromkeys(_words(record.data[key]) for record in method.records):
                 found.setdefault(said, []).append(method.title)
         return found
 
     def warnings(self) -> list[str]:
         """Where methods were not run alike, so that their rows do not compare."""
         told = []
-        for key in _ALIKE:
+        for key, name in self.kind.alike.items():
             if len(kinds := self.distinct(key)) > 1:
                 parts = (f"{said} ({', '.join(titles)})" for said, titles in kinds.items())
                 told.append(
-                    f"The methods differ in their {_NAMES[key]}, so their numbers do not compare: "
+                    f"The methods differ in their {name}, so their numbers do not compare: "
                     f"{'; '.join(parts)}."
                 )
         orders = {method.records[0].order for method in self.methods}
@@ -110,20 +93,11 @@ class Results:
         return told
 
 
-_NAMES = {
-    "base": "base",
-    "encoder": "metric encoder",
-    "pictures": "number of pictures",
-    "config": "configuration",
-    "settings": "settings",
-}
-
-
 def read_results(folder: Path) -> Results:
     """The records of a folder, by method; PerdureError where they do not belong together.
 
-    They must be of one stream, and within a method of one base, encoder, number of pictures and
-    configuration, each seed and order once.
+    They must be of one kind and one stream, and within a method of one configuration, alike in what
+    their kind wants alike, each seed and order once.
     """
     records = read_records(folder) if folder.is_dir() else []
     if not records:
@@ -131,16 +105,17 @@ def read_results(folder: Path) -> Results:
             f"There is no record of a run in {folder}: run the stream first (without --report)."
         )
     for record in records[1:]:
-        if _stream(record) != _stream(records[0]):
-            raise PerdureError(
-                f"{records[0].path} and {record.path} are of different streams: keep each stream's "
-                "records in a folder of its own."
-            )
+        for what, of in (("kinds", lambda one: one.data["kind"]), ("streams", _stream)):
+            if of(record) != of(records[0]):
+                raise PerdureError(
+                    f"{records[0].path} and {record.path} are of different {what}: keep each "
+                    "stream's records in a folder of its own."
+                )
     methods: dict[str, list[Record]] = {}
     for record in records:
         methods.setdefault(record.method, []).append(record)
     found = []
-    for name in sorted(methods, key=_place):
+    for name in sorted(methods, key=lambda name: _place(records[0].kind, name)):
         runs = sorted(methods[name], key=lambda record: (record.order, record.seed))
         for one, other in zip(runs, runs[1:], strict=False):
             _check(one, other)
@@ -155,7 +130,7 @@ def _check(one: Record, other: Record) -> None:
             f"{one.path} and {other.path} are the same run (seed {one.seed}, order {one.order}): "
             "delete one of them."
         )
-    for key, name in _NAMES.items():
+    for key, name in (*one.kind.alike.items(), *_OWN.items()):
         mine, theirs = (_comparable(key, record.data[key]) for record in (one, other))
         if mine != theirs:
             raise PerdureError(
@@ -170,20 +145,20 @@ def _comparable(key: str, value: Any) -> Any:
     return value
 
 
-def _stream(record: Record) -> tuple[Any, ...]:
-    told = record.data["stream"]
-    return told["name"], told["pictures"], sorted(one["name"] for one in told["concepts"])
+def _stream(record: Record) -> Any:
+    return record.kind.stream(record.data)
 
 
-def _place(name: str) -> tuple[int, str]:
+def _place(kind: Kind, name: str) -> tuple[int, str]:
     method = name.partition(",")[0]
-    return (_ORDER.index(method) if method in _ORDER else len(_ORDER)), name
+    return (kind.order.index(method) if method in kind.order else len(kind.order)), name
 
 
 def _title(record: Record) -> str:
     """The method's own title, and what was chosen for it."""
     method = record.data["method"]
-    name = METHODS[method].title.partition(":")[0] if method in METHODS else method
+    known = record.kind.methods
+    name = known[method].title.partition(":")[0] if method in known else method
     chosen = [
         f"{key.removeprefix('method.').replace('_', ' ')} {value}"
         for key, value in record.data["chosen"].items()
@@ -191,5 +166,10 @@ def _title(record: Record) -> str:
     return f"{name} ({', '.join(chosen)})" if chosen else name
 
 
-def _words(key: str, value: Any) -> str:
-    return f"{value['name']} {value['hash'][:8]}" if key == "base" else str(value)
+def _words(value: Any) -> str:
+    """A model by its name and the start of its hash."""
+    if isinstance(value, Mapping):
+        if "hash" in value:
+            return f"{value['name']} {value['hash'][:8]}"
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return str(value)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 
 from perdure.benchmarks.records import Record
 from perdure.measuring.matrix import TaskMatrix, accuracy_final, forgetting
 
-__all__ = ["by_order", "forgetting_by_length", "mean_matrix", "spread"]
+__all__ = ["by_order", "forgetting_by_length", "mean_matrix", "mean_so_far", "spread"]
 
 
 def spread(values: Sequence[float]) -> float:
@@ -54,6 +55,17 @@ def forgetting_by_length(matrix: TaskMatrix, score: str) -> dict[int, float]:
     lengths = range(2, len(matrix.tasks) + 1)
     ended = {t: first_tasks(matrix, t) for t in lengths}
     return {t: forgetting(one, score) for t, one in ended.items() if one.earlier(score)}
+
+
+def mean_so_far(matrix: TaskMatrix, score: str) -> dict[int, float]:
+    """t -> the mean over all t concepts seen, at every moment; needs all moments."""
+    seen = list(itertools.accumulate(len(task) for task in matrix.tasks))
+    return {
+        count: statistics.fmean(
+            matrix.need(score, moment, name) for name in matrix.concepts[:count]
+        )
+        for moment, count in enumerate(seen)
+    }
 
 
 def by_order(orders: dict[int, list[Record]], score: str) -> dict[int, list[float]]:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import Results
 from perdure.measuring.matrix import DEFINITIONS
 from perdure.measuring.pairs import PAIR
 from perdure.measuring.scores import SCORES
 from perdure.measuring.tables import Column
 
-__all__ = ["commands", "counted", "definitions", "lead", "surroundings", "table_note"]
+__all__ = [
+    "MEANINGS",
+    "alike",
+    "commands",
+    "counted",
+    "definitions",
+    "lead",
+    "on_what",
+    "seeds_each",
+    "surroundings",
+    "table_note",
+    "varied",
+]
 
 _BOTH = (
     "Share of the pictures of two concepts in which each half, looked at alone, is closest in "
     "identity to its concept, of all concepts of the stream; "
 )
-_MEANINGS = {
+MEANINGS = {
     "after": f"{SCORES['identity'].definition} {DEFINITIONS['mean_right_after']}",
     "final": f"Identity. {DEFINITIONS['accuracy_final']}",
     "forgetting": f"Of identity. {DEFINITIONS['forgetting']}",
@@ -48,39 +62,40 @@ def lead(results: Results) -> str:
     bases = ", ".join(dict.fromkeys(record.data["base"]["name"] for record in results.records))
     text = (
         f"{count} concepts, taught one after another to {bases}: "
-        f"{counted([len(results.methods)], 'method')}, {_seeds(results)} each."
+        f"{counted([len(results.methods)], 'method')}, {seeds_each(results)} each."
     )
-    if results.styles:
-        styles = " and ".join(results.styles)
+    if names := results.data["styles"]:
+        styles = " and ".join(names)
         text += (
-            f" {styles} {'are styles' if len(results.styles) > 1 else 'is a style'}: a style has "
+            f" {styles} {'are styles' if len(names) > 1 else 'is a style'}: a style has "
             "no identity to recognise, so identity is of the others, and image alignment, which "
             "styles have, is shown beside it."
         )
     return text
 
 
-def table_note(results: Results) -> str:
-    """How the table's cells are to be read."""
+def table_note(results: Results, runs: str = "the stream in its first order") -> str:
+    """How the table's cells are to be read; ``runs`` says which runs they are of."""
     if max(len(method.first) for method in results.methods) < 2:
         return (
             "One run a method: there is no spread, nothing is marked as best, and a small "
             "difference may be chance."
         )
     return (
-        f"Mean ± sample standard deviation over {_seeds(results)}, the stream in its first order. "
+        f"Mean ± sample standard deviation over {seeds_each(results)}, {runs}. "
         "Bold: the best of a column and whatever ties with it, which is less than the larger of "
         "the two spreads away. A number without ± is the same in every run."
     )
 
 
-def _seeds(results: Results) -> str:
+def seeds_each(results: Results) -> str:
+    """How many seeds a method has."""
     return counted([len(method.first) for method in results.methods], "seed")
 
 
-def definitions(columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """The table's columns and what they mean; S[i, j] is concept j measured after task i."""
-    return [(column.title, _MEANINGS[column.key]) for column in columns]
+def definitions(columns: Sequence[Column], meanings: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The table's columns and what they mean."""
+    return [(column.title, meanings[column.key]) for column in columns]
 
 
 def surroundings(results: Results) -> dict[str, str]:
@@ -102,32 +117,55 @@ def surroundings(results: Results) -> dict[str, str]:
             for one in records
         ),
     }
+    return on_what(records, facts)
+
+
+def on_what(records: Sequence[Record], facts: Mapping[str, Iterable[Any]]) -> dict[str, str]:
+    """Facts, with one value a record or fewer, then versions and memory; each value named once."""
     versions = dict.fromkeys(key for one in records for key in one.data["versions"])
-    facts |= {key: [one.data["versions"].get(key, "") for one in records] for key in versions}
-    memory = max(one.data["peak_memory"] for one in records)
-    told = {key: " · ".join(dict.fromkeys(map(str, said))) for key, said in facts.items()}
-    return told | {"peak memory of a run": f"{memory / 1e9:.1f} GB at most"}
+    said = {
+        **facts,
+        **{key: [one.data["versions"].get(key, "") for one in records] for key in versions},
+    }
+    told = {key: " · ".join(dict.fromkeys(map(str, values))) for key, values in said.items()}
+    if memory := max(one.data["peak_memory"] or 0 for one in records):
+        told["peak memory of a run"] = f"{memory / 1e9:.1f} GB at most"
+    return told
 
 
 def commands(results: Results) -> list[str]:
     """What makes these records: a command for the methods that were run alike."""
+    return [
+        f"perdure bench {results.stream} --methods {','.join(names)} {options}"
+        for options, names in alike(results, _options).items()
+    ]
+
+
+def alike(results: Results, options: Callable[[Sequence[Record]], str]) -> dict[str, list[str]]:
+    """The options of a command -> the methods whose runs it makes."""
     asked: dict[str, list[str]] = {}
     for name in dict.fromkeys(record.data["method"] for record in results.records):
         runs = [record for record in results.records if record.data["method"] == name]
-        first = runs[0].data
-        parts = [f"--seeds {1 + max(one.seed for one in runs)}"]
-        parts += [
-            f"--orders {orders}" for orders in [1 + max(one.order for one in runs)] if orders > 1
-        ]
-        for key in dict.fromkeys(key for one in runs for key in one.data["chosen"]):
-            values = dict.fromkeys(json.dumps(one.data["chosen"].get(key)) for one in runs)
-            parts.append(f"--vary {key}={','.join(values)}")
-        parts.append(f"--pictures {first['pictures']}")
-        parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
-        if first["base"]["name"] != "smallworld":
-            parts.append(f"--base {first['base']['name']}")
-        asked.setdefault(" ".join(parts), []).append(name)
+        asked.setdefault(options(runs), []).append(name)
+    return asked
+
+
+def varied(runs: Sequence[Record]) -> list[str]:
+    """`--vary` for everything that was chosen, with all its values."""
     return [
-        f"perdure bench {results.stream} --methods {','.join(names)} {options}"
-        for options, names in asked.items()
+        f"--vary {key}="
+        + ",".join(dict.fromkeys(json.dumps(one.data["chosen"].get(key)) for one in runs))
+        for key in dict.fromkeys(key for one in runs for key in one.data["chosen"])
     ]
+
+
+def _options(runs: Sequence[Record]) -> str:
+    first = runs[0].data
+    parts = [f"--seeds {1 + max(one.seed for one in runs)}"]
+    parts += [f"--orders {orders}" for orders in [1 + max(one.order for one in runs)] if orders > 1]
+    parts += varied(runs)
+    parts.append(f"--pictures {first['pictures']}")
+    parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
+    if first["base"]["name"] != "smallworld":
+        parts.append(f"--base {first['base']['name']}")
+    return " ".join(parts)

@@ -21,7 +21,7 @@ from perdure.classification.pictures import Split
 from perdure.classification.registry import CLASSIFIERS, build_classifier
 from perdure.classification.saving import INDEX
 from perdure.classification.settings import FitSettings
-from perdure.classification.streams import ClassStream, open_stream
+from perdure.classification.streams import open_stream
 from perdure.durable import write_file
 from perdure.errors import PerdureError
 from perdure.measuring.matrix import (
@@ -31,10 +31,11 @@ from perdure.measuring.matrix import (
     forgetting_max,
 )
 
-__all__ = ["ClassificationRun", "run_classification"]
+__all__ = ["ACCURACY", "FORMAT", "ClassificationRun", "derived", "run_classification"]
 
-_ROWS = "rows.json"
+FORMAT = 2
 ACCURACY = "accuracy"
+_ROWS = "rows.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ class ClassificationRun:
     """What to run, and where its record is to lie and its work to be done."""
 
     record: Path
-    """File that whoever called writes the record to; not written here."""
+    """JSON file that whoever called writes the record to; it is the sign that it is finished."""
     work: Path
     """Folder for the classifier and checkpoints; a run that finds its own there goes on."""
     stream: str = "smallworld-classes-100"
@@ -56,31 +57,49 @@ class ClassificationRun:
     backbone: str = "smallworld"
     preprocessing: str = "backbone"
     device: str = "cpu"
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    """What a grid varied, which is in options and settings already: the record says it too."""
+    threads: int | None = None
+    """Of the processor; None leaves them as they are."""
 
     def __post_init__(self) -> None:
         if self.tasks < 1:
             raise ValueError(f"tasks is {self.tasks}, but must be at least 1")
         build_classifier(self.method, self.options)
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """With what and on what, in the caller's words; the record has them too."""
+        return {
+            "data": self.data,
+            "backbone": self.backbone,
+            "preprocessing": self.preprocessing,
+            "device": self.device,
+        }
+
 
 def run_classification(
     run: ClassificationRun,
     *,
-    stream: ClassStream | None = None,
     report: Callable[[int, Progress], None] = lambda task, progress: None,
 ) -> dict[str, Any]:
     """Run it and return a JSON-ready record; the same to the bit, save for seconds, after a kill.
 
     Args:
         run: what to run.
-        stream: the open stream, where several runs share it; else it is opened.
         report: called with the task's number and what a step tells, after every step.
 
     Accuracies are shares of the test pictures of each task, all classes seen competing. A method
-    that learns all at once has one moment, with all tasks in it.
+    that learns all at once has one moment, with all tasks in it. PerdureError where the stream
+    cannot be opened or shared out among the tasks.
     """
-    stream = stream or open_stream(run.stream, run.data)
-    order = stream.tasks(run.tasks, run.settings.seed)
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    stream = open_stream(run.stream, run.data)
+    try:
+        order = stream.tasks(run.tasks, run.settings.seed)
+    except ValueError as error:
+        raise PerdureError(f"{error}.") from error
     lessons = (tuple(c for task in order for c in task),) if _at_once(run) else order
     model = _classifier(run)
     rows: list[list[float]] = []
@@ -100,7 +119,12 @@ def run_classification(
         higher_is_better={ACCURACY: True},
     )
     return {
+        "format": FORMAT,
+        "kind": "classification",
         "method": run.method,
+        "options": dict(run.options),
+        "chosen": dict(run.chosen),
+        "asked": run.asked,
         "config": model.method.describe()["config"],
         "settings": run.settings.to_json(),
         "seed": run.settings.seed,
@@ -114,24 +138,26 @@ def run_classification(
         },
         "class_order": [[stream.classes[c] for c in task] for task in order],
         "matrix": json.loads(matrix.to_json()),
-        **_derived(matrix),
+        **derived(matrix),
         "seconds": [facts["seconds"] for facts in model.facts],
         "losses": [facts["loss"] for facts in model.facts],
         "norms": [facts["norm"] for facts in model.facts],
         "trained": int(model.facts[-1]["trained"]),
         "stored": model.stored(),
         "rehearsal_free": not len(model.memory),
-        "peak_memory_mb": _peak_memory(),
+        "peak_memory": _peak_memory(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
             "numpy": np.__version__,
+            "threads": str(torch.get_num_threads()),
+            "machine": platform.processor() or platform.machine(),
         },
     }
 
 
-def _derived(matrix: TaskMatrix) -> dict[str, float | None]:
+def derived(matrix: TaskMatrix) -> dict[str, float | None]:
     """A_N, F_N as CODA-Prompt has it and as best minus last, and the mean accuracy over time."""
     rows = [[v for v in row if v is not None] for row in matrix.scores[ACCURACY]]
     several = len(matrix.tasks) > 1
@@ -198,13 +224,13 @@ def _replace(path: Path, values: Any) -> None:
     os.replace(partial, path)
 
 
-def _peak_memory() -> float | None:
-    """Of the GPU where one is used, else of this process, in MB; None where nobody knows."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+def _peak_memory() -> int | None:
+    """Bytes, of the GPU where one is used, else of this process; None where nobody knows."""
+    if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
+        return most
     if sys.platform == "win32":
         return None
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -15,7 +15,7 @@ from perdure.classification.drawn import drawn_identities
 from perdure.classification.pictures import Split
 from perdure.errors import PerdureError
 
-__all__ = ["STREAMS", "ClassStream", "open_stream"]
+__all__ = ["STREAMS", "ClassStream", "check_stream", "open_stream"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,19 +64,17 @@ class ClassStream:
         return tuple(tuple(order[i : i + size]) for i in range(0, len(order), size))
 
 
+DRAWN = "smallworld-classes-100"
+
+
 def _drawn(path: Path | None) -> ClassStream:
-    if path is not None:
-        raise PerdureError("smallworld-classes-100 is drawn as needed: leave its data out.")
     classes, train, test = drawn_identities()
-    return ClassStream(name="smallworld-classes-100", classes=classes, train=train, test=test)
+    return ClassStream(name=DRAWN, classes=classes, train=train, test=test)
 
 
 def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., ClassStream]:
     def opened(path: Path | None) -> ClassStream:
-        if path is None:
-            raise PerdureError(f"{name} is not part of perdure: say where its data is.")
-        if not path.exists():
-            raise PerdureError(f"There is no {path}: say where the data of {name} is.")
+        assert path is not None  # `check_stream`
         classes, train, test = reader(path)
         return ClassStream(name=name, classes=classes, train=train, test=test)
 
@@ -85,7 +83,7 @@ def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., C
 
 STREAMS: Mapping[str, Callable[[Path | None], ClassStream]] = MappingProxyType(
     {
-        "smallworld-classes-100": _drawn,
+        DRAWN: _drawn,
         "tiny-imagenet-100": _read("tiny-imagenet-100", datasets.folder_tree),
         "cifar-100": _read("cifar-100", datasets.cifar_100),
         "imagenet-r": _read("imagenet-r", datasets.imagenet_r),
@@ -95,13 +93,25 @@ STREAMS: Mapping[str, Callable[[Path | None], ClassStream]] = MappingProxyType(
 """What opens a stream, by its name, given where its data is."""
 
 
+def check_stream(name: str, data: str | Path | None) -> None:
+    """PerdureError where there is no stream of this name, or no data where it needs some."""
+    if name not in STREAMS:
+        raise PerdureError(f"There is no stream {name!r}: choose from {', '.join(STREAMS)}.")
+    if name == DRAWN:
+        if data is not None:
+            raise PerdureError(f"{DRAWN} is drawn as needed: leave its data out.")
+    elif data is None:
+        raise PerdureError(f"{name} is not part of perdure: say where its data is.")
+    elif not Path(data).exists():
+        raise PerdureError(f"There is no {data}: say where the data of {name} is.")
+
+
 def open_stream(name: str, data: str | Path | None = None) -> ClassStream:
     """The stream of this name; ``data`` is its folder or zip file, for all but the drawn one.
 
     Raises PerdureError where there is no such stream, or its data is missing or broken.
     """
-    if name not in STREAMS:
-        raise PerdureError(f"There is no stream {name!r}: choose from {', '.join(STREAMS)}.")
+    check_stream(name, data)
     try:
         return STREAMS[name](None if data is None else Path(data))
     except ValueError as error:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from perdure.cli.console import console, note
-from perdure.cli.options import BaseOption, EncoderOption
+from perdure.cli.options import (
+    BaseOption,
+    EncoderOption,
+    RayOption,
+    ReportOption,
+    cores,
+    varied,
+)
 from perdure.errors import PerdureError
 
 __all__ = ["bench"]
@@ -47,12 +51,8 @@ def bench(
     processes: Annotated[
         int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")
     ] = 0,
-    ray: Annotated[
-        str, typer.Option(help="Run on this Ray cluster (pip install perdure[ray]).")
-    ] = "",
-    report: Annotated[
-        bool, typer.Option("--report", help="Run nothing: only write tables and report anew.")
-    ] = False,
+    ray: RayOption = "",
+    report: ReportOption = False,
 ) -> None:
     """Run methods over a stream of concepts, with seeds and orders, and report on all of them.
 
@@ -78,14 +78,14 @@ def bench(
             work=work / chosen.name,
             seeds=seeds,
             orders=orders,
-            vary=_vary(vary or []),
+            vary=varied(vary or []),
             pictures=pictures,
             moments="ends" if len(chosen.concepts) > _LONG else "all",
             pairs=pairs,
             base=base,
             encoder=encoder or None,
         )
-        run_grid(cells, run, processes=processes or _cores(), ray_address=ray or None, say=note)
+        run_grid(cells, run, processes=processes or cores(), ray_address=ray or None, say=note)
     for path in write_results(folder):
         console.print(f"wrote {path}")
 
@@ -116,27 +116,3 @@ def _stream(name: str, photos: Path | None) -> Any:
             f" or choose from {', '.join(LAYOUTS)}."
         )
     return stream(name, known=list(LAYOUTS))
-
-
-def _vary(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """`lr=0.003,0.01` -> {"lr": [0.003, 0.01]}."""
-    found: dict[str, list[Any]] = {}
-    for text in texts:
-        key, equals, values = text.partition("=")
-        if not equals or not values:
-            raise PerdureError(f"--vary {text!r} has no values: write it as lr=0.003,0.01.")
-        found[key.replace("-", "_")] = [_value(value) for value in values.split(",")]
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,20 +1,20 @@
-"""`perdure classify`: one method over a stream of classes, for several seeds, and its table."""
+"""`perdure classify`: a grid of runs over a stream of classes, and what came of it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from perdure.cli.console import console
-from perdure.cli.options import method_options
-from perdure.errors import PerdureError
-
-if TYPE_CHECKING:
-    from perdure.classification.loop import Progress
+from perdure.cli.console import console, note
+from perdure.cli.options import (
+    RayOption,
+    ReportOption,
+    cores,
+    method_options,
+    varied,
+)
 
 __all__ = ["classify"]
 
@@ -29,12 +29,16 @@ def classify(
     data: Annotated[
         str | None, typer.Option(help="Folder or zip file of the stream's pictures.")
     ] = None,
-    method: Annotated[str, typer.Option(help="A method of classification.")] = "c-lora",
+    method: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "c-lora",
     option: Annotated[
-        list[str] | None, typer.Option("--option", help="An option of it, such as rank=64.")
+        list[str] | None, typer.Option("--option", help="An option of the method, such as rank=64.")
     ] = None,
     tasks: Annotated[int, typer.Option(help="How many tasks the classes are shared among.")] = 10,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0 on.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 3,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(help="Values to try, such as lr=1e-3,5e-4 or method.penalty=1,10."),
+    ] = None,
     backbone: Annotated[
         str, typer.Option(help="smallworld, or a folder or hub id of a ViT or CLIP.")
     ] = "smallworld",
@@ -49,98 +53,62 @@ def classify(
     schedule: Annotated[str | None, typer.Option(help="constant or cosine.")] = None,
     crop: Annotated[float | None, typer.Option(help="Least area of a training crop.")] = None,
     flip: Annotated[bool | None, typer.Option(help="Learn mirrored pictures as well.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the records and the work.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the records, tables and report.")] = Path(
         "classified"
     ),
+    work: Annotated[Path, typer.Option(help="Folder of the classifiers and checkpoints.")] = Path(
+        "runs"
+    ),
+    processes: Annotated[
+        int, typer.Option(min=0, help="Runs at a time; 0: one for each core, one on a GPU.")
+    ] = 0,
+    ray: RayOption = "",
+    report: ReportOption = False,
 ) -> None:
-    """Teach a classifier class after class and print what it kept; finished seeds are skipped."""
-    from perdure.classification import ClassificationRun, run_classification
-    from perdure.classification.settings import settings_from
-    from perdure.classification.streams import open_stream
+    """Teach classifiers class after class, with seeds, and report on what they kept.
 
-    given: dict[str, Any] = {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "lr": lr,
-        "head_lr": head_lr,
-        "schedule": schedule,
-        "crop": crop,
-        "flip": flip,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    options = method_options(option or [])
-    written = {"data": data, "backbone": backbone, "preprocessing": preprocessing} | given
-    opened = None
-    records = []
-    for seed in range(seeds):
-        label = f"{stream}-{method}-{tasks}-tasks-seed{seed}"
-        record = out / f"{label}.json"
-        if not record.exists():
-            try:
-                run = ClassificationRun(
-                    record=record,
-                    work=out / "work" / label,
-                    stream=stream,
-                    data=data,
-                    method=method,
-                    options=options,
-                    tasks=tasks,
-                    settings=settings_from({**given, "seed": seed}),
-                    backbone=backbone,
-                    preprocessing=preprocessing,
-                    device=device,
-                )
-                opened = opened or open_stream(stream, data)
-                facts = run_classification(run, stream=opened, report=_teller(label))
-            except ValueError as error:
-                raise PerdureError(f"{error}.") from error
-            _write(record, facts | {"chosen": written, "options": options})
-        records.append(_same(record, written, options))
-    console.print(_table(method, records), markup=False)
+    The same command goes on with runs that were cut short, and repeats none that is finished.
+    """
+    from perdure.benchmarks.class_grid import check_records, class_cells
+    from perdure.benchmarks.report import write_results
+    from perdure.benchmarks.runner import run_grid
+    from perdure.classification import CLASSIFIERS, run_classification
 
-
-def _teller(label: str) -> Any:
-    def tell(task: int, progress: Progress) -> None:
-        if progress.step == progress.steps:
-            console.print(f"{label}: task {task + 1}, loss {progress.loss:.3f}")
-
-    return tell
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def _same(path: Path, written: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """The record; PerdureError where it is of a run with other options."""
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record["chosen"] != written or record["options"] != options:
-        raise PerdureError(
-            f"{path} is of a run with {record['chosen']} and {record['options']}: choose another "
-            "--out, or remove it."
+    label = f"{stream}-{tasks}-tasks"
+    if not report:
+        given: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "head_lr": head_lr,
+            "schedule": schedule,
+            "crop": crop,
+            "flip": flip,
+        }
+        cells = class_cells(
+            stream,
+            data=data,
+            methods=list(CLASSIFIERS) if method == "all" else method.split(","),
+            out=out / label,
+            work=work / label,
+            tasks=tasks,
+            seeds=seeds,
+            options=method_options(option or []),
+            settings={key: value for key, value in given.items() if value is not None},
+            vary=varied(vary or []),
+            backbone=backbone,
+            preprocessing=preprocessing,
+            device=device,
         )
-    return record
-
-
-def _table(method: str, records: Sequence[dict[str, Any]]) -> str:
-    """A_N, both F_N in per cent, numbers trained and stored, seconds: mean and spread."""
-    from perdure.measuring.tables import Column, markdown_table
-
-    columns = [
-        Column(key="A_N", title="A_N %", scale=100),
-        Column(key="F_N", title="F_N %", scale=100, higher_is_better=False),
-        Column(key="F_N_max", title="best - last %", scale=100, higher_is_better=False),
-        Column(key="trained", title="trained", digits=0, higher_is_better=False),
-        Column(key="stored", title="stored", digits=0, higher_is_better=False),
-        Column(key="seconds", title="s", digits=0, higher_is_better=False),
-    ]
-    values = {
-        c.key: [
-            sum(v) if isinstance(v, list) else v for r in records if (v := r[c.key]) is not None
-        ]
-        for c in columns
-    }
-    return markdown_table({method: values}, columns)
+        check_records(cells)
+        run_grid(
+            cells,
+            run_classification,
+            processes=processes or (cores() if device == "cpu" else 1),
+            ray_address=ray or None,
+            say=note,
+        )
+    written = write_results(out / label)
+    console.print(written[0].read_text(encoding="utf-8"), markup=False)
+    for path in written:
+        console.print(f"wrote {path}")

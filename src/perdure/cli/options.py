@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,17 @@ import typer
 
 from perdure.errors import PerdureError
 
-__all__ = ["BankOption", "BaseOption", "EncoderOption", "ManyConcepts", "method_options"]
+__all__ = [
+    "BankOption",
+    "BaseOption",
+    "EncoderOption",
+    "ManyConcepts",
+    "RayOption",
+    "ReportOption",
+    "cores",
+    "method_options",
+    "varied",
+]
 
 BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.")]
 BaseOption = Annotated[
@@ -25,6 +36,13 @@ ManyConcepts = Annotated[
     list[str] | None, typer.Option("--concept", help="Which concept; give it again for more.")
 ]
 
+RayOption = Annotated[
+    str, typer.Option("--ray", help="Run on this Ray cluster (pip install perdure[ray]).")
+]
+ReportOption = Annotated[
+    bool, typer.Option("--report", help="Run nothing: only write tables and report anew.")
+]
+
 
 def method_options(pairs: Sequence[str]) -> dict[str, Any]:
     """`rank=8` and the like, each value read as JSON where it is JSON."""
@@ -33,8 +51,30 @@ def method_options(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals:
             raise PerdureError(f"--option {pair!r} has no value: write it as name=value.")
-        try:
-            options[key.replace("-", "_")] = json.loads(text)
-        except ValueError:
-            options[key.replace("-", "_")] = text
+        options[key.replace("-", "_")] = _value(text)
     return options
+
+
+def varied(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """`lr=0.003,0.01` -> {"lr": [0.003, 0.01]}."""
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        key, equals, values = text.partition("=")
+        if not equals or not values:
+            raise PerdureError(f"--vary {text!r} has no values: write it as lr=0.003,0.01.")
+        found[key.replace("-", "_")] = [_value(value) for value in values.split(",")]
+    return found
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

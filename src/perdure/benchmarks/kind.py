@@ -1,0 +1,38 @@
+"""What tells the records of one kind of run from those of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.tables import Column
+from perdure.methods.protocol import Method
+
+__all__ = ["Data", "Kind"]
+
+Data = Mapping[str, Any]
+"""A record, as its file says it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kind:
+    """How records of one kind are read, checked against each other and put into tables."""
+
+    format: int
+    methods: Mapping[str, type[Method]]
+    order: tuple[str, ...]
+    """Methods as tables list them; others follow by name."""
+    alike: Mapping[str, str]
+    """Key of a record -> its name: what must agree for numbers to compare."""
+    title: Callable[[Data], str]
+    """The stream, as headings call it."""
+    stream: Callable[[Data], Any]
+    """What is equal for records of one stream."""
+    columns: tuple[Column, ...]
+    """Of the table."""
+    numbers: Callable[[Data, TaskMatrix], dict[str, float]]
+    """The columns' numbers of a record, without those that were not measured or have no meaning."""
+    facts: Callable[[Data], dict[str, Any]]
+    """What the CSV says of a run beside its method, stream and numbers."""
