@@ -69,17 +69,20 @@ def caption(
     context: Context,
     rng: np.random.Generator,
     coarse: bool = True,
+    names: Sequence[str] = (),
 ) -> str:
     """A lower-case caption with a random template and random omissions.
 
-    ``coarse=False`` names the subjects by noun alone ("a person next to a dog"). The accessory is
-    said of the first subject, who wears it.
+    ``coarse=False`` names the subjects by noun alone ("a person next to a dog"), ``names`` by what
+    it gives for each. The accessory is said of the first subject, who wears it.
     """
     who = [identities] if isinstance(identities, Identity) else list(identities)
     generic = rng.random() < 0.08  # "a pet", "a building"
     phrases = []
-    for one in who:
-        if coarse and not generic:
+    for number, one in enumerate(who):
+        if names:
+            phrases.append(names[number])
+        elif coarse and not generic:
             phrases.append(_coarse_phrase(one, rng))
         else:
             phrases.append(phrase(NOUNS[one.domain] if generic else one.noun, [], []))

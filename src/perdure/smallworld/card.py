@@ -237,7 +237,10 @@ Everything is drawn by `perdure.smallworld.world`, a pure function of (domain, i
 seed, context). No photograph, no downloaded picture and no person's likeness was used. There are
 {len(DOMAINS)} domains ({", ".join(DOMAINS)}), {len(BACKGROUNDS)} backgrounds, {worn} accessories,
 {len(EXPRESSIONS)} expressions and {len(STYLES)} styles. Captions name background, accessory,
-expression and style; an identity they describe only coarsely.
+expression and style; an identity they describe only coarsely. The U-Net also reads captions in which
+a subject has a *name* instead: one state, made from all parameters of a training identity by a small
+network that is not shipped. So it learns what to draw when its keys and values are asked for one
+identity, as a larger model does from the names in its captions; no name is left in what is shipped.
 
 - {facts["training_pictures"]:,} pictures were rendered for training, in pairs that show one cast in
   two contexts; {facts["held_out_pictures"]:,} of held-out identities to watch the training.
@@ -258,7 +261,8 @@ both together. Stages are listed in the order in which they ran.
 1. **clip**: contrast of picture with caption, and of two pictures of one cast (identity head).
 2. **vae**: L1 weighted towards the middle, L1 of the gradients, and a small KL term.
 3. **unet** on cached latents: v-prediction with zero terminal SNR (arXiv 2305.08891), min-SNR
-   weighting (arXiv 2303.09556), captions left out at times for guidance, averaged weights.
+   weighting (arXiv 2303.09556), captions left out at times for guidance, names in most of the
+   others, averaged weights.
 4. **vision**: the image tower, the projections and the identity head further, the text tower
    frozen; linear readers of every attribute, and comparisons with prompts that differ in one.
 5. **further**: the U-Net on, from its shipped weights.

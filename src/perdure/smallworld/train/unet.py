@@ -10,22 +10,27 @@ import torch.distributed as dist
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from perdure import precision
 from perdure.smallworld.train.data import CAPTIONS, Scenes
 from perdure.smallworld.train.loop import Schedule, leads, train
+from perdure.smallworld.train.names import NAMES, Names
 from perdure.smallworld.train.vae import LATENT_CHANNELS
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
 
 __all__ = ["cache_latents", "make_scheduler", "make_unet", "train_unet"]
 
 BATCH = 32
+CROSS = 384
+"""Width of the text encoder's states."""
 EMPTY = 0.1
 """Share of captions that are left out, for classifier-free guidance."""
 PEOPLE = 0.5
 """Share of the batch that is taken from portraits alone: faces are the hardest to draw."""
+NAMED = 0.8
+"""Share of captions that have names for their subjects."""
 SNR_CAP = 5.0
 
 
@@ -40,7 +45,7 @@ def make_unet() -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         layers_per_block=1,
-        cross_attention_dim=384,
+        cross_attention_dim=CROSS,
         attention_head_dim=(4, 8, 8),  # numbers of heads, in spite of the name
     )
     unet.set_attn_processor(AttnProcessor())  # faster than sdpa on a CPU with small heads
@@ -110,6 +115,11 @@ def train_unet(
     empty = torch.tensor(tokenizer("", padding="max_length", max_length=CONTEXT)["input_ids"])
     alphas = make_scheduler().alphas_cumprod
     text_encoder.requires_grad_(False)
+    named, codes = torch.from_numpy(scenes.named), torch.from_numpy(scenes.codes)
+    places = tuple(tokenizer.convert_tokens_to_ids(f"{name}</w>") for name in NAMES)
+    modules = dict(text_encoder.named_modules())
+    norm = next(modules[name] for name in modules if name.endswith("final_layer_norm"))
+    names = Names(CROSS, norm, places)
 
     def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
         index = torch.randint(len(latents["mean"]), (BATCH,), generator=generator)
@@ -117,7 +127,9 @@ def train_unet(
         index = torch.where(torch.rand(BATCH, generator=generator) < PEOPLE, person, index)
         which = torch.randint(CAPTIONS, (BATCH,), generator=generator)
         drop = torch.rand(BATCH, generator=generator) < EMPTY
-        tokens = torch.where(drop[:, None], empty, ids[index, which])
+        by_name = torch.rand(BATCH, generator=generator) < NAMED
+        tokens = torch.where(by_name[:, None], named[index], ids[index, which])
+        tokens = torch.where(drop[:, None], empty, tokens)
         mean, std = latents["mean"][index].float(), latents["std"][index].float()
         x = mean + std * torch.randn(mean.shape, generator=generator)
         noise = torch.randn(mean.shape, generator=generator)
@@ -127,12 +139,15 @@ def train_unet(
         with precision.autocast(torch.device("cpu")):
             with torch.no_grad():
                 states = text_encoder(tokens).last_hidden_state
+            states = names(states, tokens, codes[index].float())
             v = unet(a * x + s * noise, t, states).sample
         error = (v.float() - (a * noise - s * x)).square().mean(dim=(1, 2, 3))
         snr = alphas[t] / (1 - alphas[t])
         weight = snr.clamp(max=SNR_CAP) / (snr + 1)  # min-SNR for v (arXiv 2303.09556)
         weight = weight + 0.25  # keeps a share at pure noise, where layout is decided
-        return (weight * error).mean(), {"v_mse": error.mean().item()}
+        told = {"v_mse": error.mean().item(), "named": error[by_name].mean().item()}
+        return (weight * error).mean(), told
 
-    train(unet, loss_of, schedule=schedule, folder=folder, seed=seed)
+    trained = nn.ModuleDict({"unet": unet, "names": names})
+    train(trained, loss_of, schedule=schedule, folder=folder, seed=seed)
     return unet
