@@ -22,6 +22,7 @@ from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import accuracy_final, forgetting, mean_right_after
 from perdure.measuring.overview import overview
 from perdure.measuring.report import write_report
+from perdure.measuring.scores import reach
 from perdure.measuring.summary import stream_report
 
 __all__ = ["run_demo"]
@@ -98,8 +99,18 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
 
 def _sentence(method: str, evaluation: Evaluation) -> str:
     matrix = evaluation.matrix
+    ways = [
+        reach(
+            matrix.need("identity", matrix.learned_at(name), name),
+            floor=bounds.floor,
+            ceiling=bounds.ceiling,
+        )
+        for name, bounds in evaluation.bounds.items()
+    ]
     return (
-        f"{method:>8}: likeness {mean_right_after(matrix, 'identity'):.2f} right after learning, "
+        f"{method:>8}: likeness {mean_right_after(matrix, 'identity'):.2f} right after learning "
+        f"({min(ways):.2f} to {max(ways):.2f} of the way from another person's pictures to their "
+        f"own), "
         f"{accuracy_final(matrix, 'identity'):.2f} at the end; "
         f"forgetting {forgetting(matrix, 'identity'):.2f}"
     )
