@@ -237,10 +237,11 @@ Everything is drawn by `perdure.smallworld.world`, a pure function of (domain, i
 seed, context). No photograph, no downloaded picture and no person's likeness was used. There are
 {len(DOMAINS)} domains ({", ".join(DOMAINS)}), {len(BACKGROUNDS)} backgrounds, {worn} accessories,
 {len(EXPRESSIONS)} expressions and {len(STYLES)} styles. Captions name background, accessory,
-expression and style; an identity they describe only coarsely. The U-Net also reads captions in which
-a subject has a *name* instead: one state, made from all parameters of a training identity by a small
-network that is not shipped. So it learns what to draw when its keys and values are asked for one
-identity, as a larger model does from the names in its captions; no name is left in what is shipped.
+expression and style; an identity they describe only coarsely. The U-Net also reads captions in
+which a subject has a *name* instead: one state, made from all parameters of a training identity by
+a small network that is not shipped. So it learns what to draw when its keys and values are asked
+for one identity, as a larger model does from the names in its captions; what is shipped knows no
+name.
 
 - {facts["training_pictures"]:,} pictures were rendered for training, in pairs that show one cast in
   two contexts; {facts["held_out_pictures"]:,} of held-out identities to watch the training.
