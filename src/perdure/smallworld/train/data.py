@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def _chunk(task: tuple[Path, int, int, int, str]) -> None:
     if path.exists():
         return
     scenes = [item for index in range(start, stop) for item in _pair(seed, index, split)]
-    arrays = {"pictures": np.stack([scene.render() for scene, _, _ in scenes])}
+    arrays: dict[str, Any] = {"pictures": np.stack([scene.render() for scene, _, _ in scenes])}
     arrays |= spoken(scenes)
     partial = folder / f"{start:07d}.partial.npz"
     np.savez(partial, **arrays)
