@@ -578,10 +578,17 @@ def test_a_damaged_concept_file_is_named_with_the_mend_and_can_be_removed(tmp_pa
     file = bank.concept_file("rex")
     file.write_bytes(damage(file.read_bytes()))
     bank = Bank.open(tmp_path)
-    for read in (lambda: bank.read("rex"), bank.kept, bank.rows, lambda: bank.metadata("rex")):
+    for read in (
+        lambda: bank.read("rex"),
+        lambda: dict(bank.kept()[0][1]),
+        lambda: bank.rows()["rex"],
+        lambda: bank.metadata("rex"),
+    ):
         with pytest.raises(PerdureError, match=rf"{file} is damaged.*`perdure remove rex`"):
             read()
     assert bank.read("bo")[1].keys() == {"bo"}
+    assert bank.kept()[1][1].keys() == {f"{LAYER}/A", f"{LAYER}/B"}  # the other is not touched
+    assert torch.equal(bank.rows()["bo"], torch.ones(1, 6))
     bank.remove("rex")
     assert len(bank.kept()) == 1
 

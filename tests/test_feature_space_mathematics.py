@@ -1,5 +1,6 @@
 """Feature-space against explicit sums (see docs/methods/feature-space.md)."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -163,10 +164,11 @@ def test_moments_that_are_missing_or_do_not_fit_are_refused_with_the_layer() -> 
 
 
 def test_the_moments_of_a_base_are_the_weighted_mean_over_prompts_and_positions(
-    tiny: Path,
+    tiny: Path, tmp_path: Path
 ) -> None:
     base = Base.open(tiny, device="cpu")
     rows = {name: base.tokens.random_row(torch.Generator().manual_seed(3)) for name in ("a", "b")}
+    bank = with_rows(tmp_path, base, rows)
     base.tokens.set(rows)
     total, weights = torch.zeros(32, 32, dtype=torch.float64), 0.0
     said = [(1.0, text) for text in CAPTIONS]
@@ -176,11 +178,47 @@ def test_the_moments_of_a_base_are_the_weighted_mean_over_prompts_and_positions(
             for c in base.states(base.tokens.ids([text]))[0].double():
                 total += weight * torch.outer(c, c) / base.tokens.tokenizer.model_max_length
             weights += weight
-    C = moments(base, list(rows), weight=2.0)
+    C = moments(base, bank, weight=2.0)
     assert C.dtype == torch.float32 and torch.equal(C, C.T)
     assert torch.allclose(C.double(), total / weights, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(C, moments(base, []), rtol=1e-3)
+    assert not torch.allclose(C, moments(base), rtol=1e-3)
     assert len(set(CAPTIONS)) == 384 and len(set(TEMPLATES)) == 15
+
+
+def test_a_past_concept_is_encoded_once_and_its_moments_are_the_same_to_the_bit(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = Base.open(tiny, device="cpu")
+    generator = torch.Generator().manual_seed(3)
+    rows = {name: base.tokens.random_row(generator) for name in ("a", "b", "c")}
+    encoded: list[int] = []
+    states = base.states
+    monkeypatch.setattr(base, "states", lambda ids: encoded.append(len(ids)) or states(ids))
+    found = []
+    for known in (1, 2, 3):
+        bank = with_rows(tmp_path, base, dict(list(rows.items())[:known]))
+        encoded.clear()
+        found.append(moments(base, bank))
+        assert sum(encoded) == len(CAPTIONS) + len(TEMPLATES)
+    assert torch.equal(moments(base, bank), found[-1])
+    shutil.rmtree(bank.derived)
+    assert torch.equal(moments(base, bank), found[-1])
+    bank.remove("c")
+    assert torch.equal(moments(base, bank), found[1])
+    with torch.no_grad():  # another text encoder: nothing of the old one's is gone on from
+        base.pipeline.text_encoder.get_input_embeddings().weight[:400].mul_(1.5)
+    changed = moments(base, bank)
+    shutil.rmtree(bank.derived)
+    assert torch.equal(moments(base, bank), changed) and not torch.equal(changed, found[1])
+
+
+def with_rows(path: Path, base: Base, rows: dict[str, Tensor]) -> Bank:
+    """The bank there with a task for each of these concepts, of which nothing else is kept."""
+    method = build("feature-space").describe()
+    bank = Bank.open_or_create(path, base=base.identity, **method)
+    for name in rows.keys() - set(bank.concepts):
+        bank.commit(concepts=[name], tensors={}, rows={name: rows[name]}, facts={}, **method)
+    return bank
 
 
 def test_a_learn_that_cannot_start_says_why_and_leaves_the_bank(

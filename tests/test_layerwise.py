@@ -108,6 +108,6 @@ def test_cidm_learns_a_row_for_every_layer_and_draws_with_it(
     assert len(Bank.open(tmp_path / "one").rows()["ada"]) == 1
     painter = Painter(base, tmp_path / "many")
     drawn = painter.draw(["a photo of <ada>"], seeds=[0])[0]
-    painter.rows["ada"] = row[:1].repeat(len(row), 1)
+    painter.rows = {"ada": row[:1].repeat(len(row), 1)}
     other = painter.draw(["a photo of <ada>"], seeds=[0])[0]
     assert not np.array_equal(np.asarray(drawn), np.asarray(other))

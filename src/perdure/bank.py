@@ -5,6 +5,7 @@
       concepts/rex/concept.safetensors   `token/rex`; a task's factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
       together.safetensors               what a method trains for all tasks at once; replaced whole
+      .derived/                          sums over tasks, a cache: see totals.py
       .learning/                         the workspace of a learn that is under way
       .lock
 
@@ -219,6 +220,7 @@ class Bank(ReadableBank):
         """
         with self._writing("remove"):
             record = self._record(self._known(concept))
+            shutil.rmtree(self.derived, ignore_errors=True)  # no sum may outlive a part of it
             rest = tuple(name for name in record.concepts if name != concept)
             files = {name: file for name, file in self._state.files.items() if name != concept}
             shorter = replace(record, concepts=rest)

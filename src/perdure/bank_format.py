@@ -29,6 +29,7 @@ __all__ = [
     "check_tensors",
     "differences",
     "from_bytes",
+    "metadata_of",
     "orphans",
     "read_state",
     "to_bytes",
@@ -240,10 +241,15 @@ def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Tensor, di
     """(factors, token rows, metadata) of a concept's file."""
     tensors = safetensors.torch.load(data)
     row = tensors.pop(_TOKEN + concept)
+    return tensors, row, metadata_of(data)
+
+
+def metadata_of(data: bytes) -> dict[str, Any]:
+    """What a safetensors file of ours says of itself; KeyError or ValueError where it is none."""
     # safetensors reads metadata from paths alone: 8 bytes of length, then a JSON header.
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about: dict[str, Any] = json.loads(header["__metadata__"]["perdure"])
-    return tensors, row, about
+    return about
 
 
 def as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,53 @@ from perdure.bank_format import (
 from perdure.errors import PerdureError
 
 __all__ = ["ReadableBank"]
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """A task's tensors; its file is read and verified when they are first touched."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Tensor]]) -> None:
+        self._read = read
+
+    @cached_property
+    def _all(self) -> Mapping[str, Tensor]:
+        return self._read()
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._all[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+
+class _Rows(Mapping[str, Tensor]):
+    """Token rows by concept; a concept's file is read and verified when its row is first asked for.
+
+    The names are known without reading.
+    """
+
+    def __init__(self, concepts: Sequence[str], read: Callable[[str], Tensor]) -> None:
+        self._places = dict.fromkeys(concepts)
+        self._read, self._found = read, dict[str, Tensor]()
+
+    def __getitem__(self, concept: str) -> Tensor:
+        if concept not in self._places:
+            raise KeyError(concept)
+        if concept not in self._found:
+            self._found[concept] = self._read(concept)
+        return self._found[concept]
+
+    def __contains__(self, concept: object) -> bool:
+        return concept in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class ReadableBank:
@@ -70,6 +118,11 @@ class ReadableBank:
         return self.path / ".learning"
 
     @property
+    def derived(self) -> Path:
+        """`.derived/`, for what follows from the concepts' files; it may be deleted at any time."""
+        return self.path / ".derived"
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what bank.json says: it changes with every commit and remove."""
         return hashlib.sha256(self._state.to_json().encode()).hexdigest()
@@ -81,6 +134,11 @@ class ReadableBank:
     def concept_file(self, concept: str) -> Path:
         """The concept's safetensors file."""
         return self.path / "concepts" / concept / self._state.files[self._known(concept)].name
+
+    def checksums(self) -> list[str]:
+        """For every task, in order, the SHA-256 of its concepts' files as bank.json lists them."""
+        files = self._state.files
+        return [" ".join(files[name].sha256 for name in task.concepts) for task in self.tasks]
 
     # Checks
 
@@ -131,9 +189,16 @@ class ReadableBank:
             tensors |= factors
         return tensors, rows
 
-    def kept(self) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
-        """Every task's concepts and tensors, in order. Raises as `read`."""
-        return [(task.concepts, self._load(task.concepts[0])[0]) for task in self.tasks]
+    def kept(self) -> list[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
+        """Every task's concepts and tensors, in order.
+
+        A task's file is read when its tensors are first touched, and that raises as `read`.
+        """
+
+        def read(concept: str) -> Callable[[], Mapping[str, Tensor]]:
+            return lambda: self._load(concept)[0]
+
+        return [(task.concepts, _Tensors(read(task.concepts[0]))) for task in self.tasks]
 
     def together(self) -> dict[str, Tensor]:
         """What the tasks share, as a `Together` method left it; empty where there is none.
@@ -146,9 +211,13 @@ class ReadableBank:
         mend = "restore it from a backup; the concepts' own files do not depend on it"
         return safetensors.torch.load(self._verified(self.path / file.name, file, mend))
 
-    def rows(self) -> dict[str, Tensor]:
-        """Every concept's token rows (n, d), in order. Raises as `read`."""
-        return {concept: self._load(concept)[1] for concept in self.concepts}
+    def rows(self, upto: int | None = None) -> Mapping[str, Tensor]:
+        """The token rows (n, d) of the first ``upto`` tasks' concepts, in order; all by default.
+
+        A concept's file is read when its rows are first asked for, and that raises as `read`.
+        """
+        concepts = [name for task in self.tasks[:upto] for name in task.concepts]
+        return _Rows(concepts, lambda concept: self._load(concept)[1])
 
     def metadata(self, concept: str) -> dict[str, Any]:
         """What the concept's file says of itself: format, method, config, base, task, facts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from perdure.errors import PerdureError
 
-__all__ = ["ConceptTokens", "spoken_in"]
+__all__ = ["ConceptTokens", "known_in", "spoken_in"]
 
 _TOKEN = re.compile(r"<([^<>\s]+)>")
 
@@ -24,6 +24,18 @@ def spoken_in(prompt: str) -> list[str]:
     ['rex', 'bo']
     """
     return list(dict.fromkeys(_TOKEN.findall(prompt)))
+
+
+def known_in(prompt: str, known: Collection[str]) -> list[str]:
+    """As `spoken_in`; PerdureError for a concept that is not among ``known``."""
+    spoken = spoken_in(prompt)
+    for name in spoken:
+        if name not in known:
+            names = ", ".join(f"<{one}>" for one in known) or "none yet"
+            raise PerdureError(
+                f"The prompt speaks of <{name}>, which this bank has not learned: it knows {names}."
+            )
+    return spoken
 
 
 class ConceptTokens:
@@ -92,18 +104,6 @@ class ConceptTokens:
     def id_of(self, name: str) -> int:
         """Token id of a concept."""
         return int(self.tokenizer.convert_tokens_to_ids(f"<{name}>"))
-
-    def check(self, prompt: str) -> list[str]:
-        """The concepts of a prompt; PerdureError for one that is not known."""
-        spoken = spoken_in(prompt)
-        for name in spoken:
-            if name not in self.names:
-                known = ", ".join(f"<{one}>" for one in self.names) or "none yet"
-                raise PerdureError(
-                    f"The prompt speaks of <{name}>, which this bank has not learned: "
-                    f"it knows {known}."
-                )
-        return spoken
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, positions), padded and cut to the base's length."""

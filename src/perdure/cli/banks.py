@@ -53,10 +53,7 @@ def remove(
 
     opened = Bank.open(bank)
     with opened.lock(verb="remove"):
-        alone = any(task.concepts == (concept,) for task in opened.tasks)
-        # a task of one concept shares nothing, and can go also where its file is damaged
-        tasks = [(task.concepts, {}) for task in opened.tasks] if alone else opened.kept()
-        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in tasks]
+        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in opened.kept()]
         method, together = build(opened.method, **opened.config), None
         if isinstance(method, Together):
             together = method.without(opened.together(), concept)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from perdure.adapters import adding
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.layerwise import layer_states, reading, typical
+from perdure.base.tokens import known_in, spoken_in
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
 from perdure.errors import PerdureError
-from perdure.methods import Deltas, Kept, Together, build
+from perdure.methods import Deltas, Together, build
 from perdure.quiet import quietly
+from perdure.totals import kept_of
 
 __all__ = ["Painter", "draw", "grid"]
 
@@ -28,7 +30,8 @@ class Painter:
 
     A plain sum is folded once; a mixture that depends on the prompt is folded once for each set of
     concepts that prompts speak of, or for each prompt; what a method adds to keys and values is
-    computed once a prompt. Either way a step costs what the base's own step costs.
+    computed once a prompt. Either way a step costs what the base's own step costs. A concept's file
+    is read when it is first needed, its tokens' rows when a prompt first speaks of it.
     """
 
     def __init__(self, base: Base, bank: Bank | Path | str, *, upto: int | None = None) -> None:
@@ -36,11 +39,9 @@ class Painter:
         bank.check_base(base.identity)
         self.base = base
         self.method = build(bank.method, **bank.config)
-        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
-        self.kept = kept[:upto]
+        self.kept = kept_of(bank, self.method, upto=upto)
         self.together = bank.together()
-        rows = bank.rows()
-        self.rows = {name: rows[name] for task in self.kept for name in task.concepts}
+        self.rows: Mapping[str, Tensor] = bank.rows(upto)
 
     def draw(
         self,
@@ -77,10 +78,10 @@ class Painter:
             "num_inference_steps": steps or int(advice.get("steps", 30)),
             "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
         }
-        self._prepare()
+        self._prepare([*prompts, negative, *(region.phrase for region in regions)])
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
-            spoken = self.base.tokens.check(prompt)
+            spoken = known_in(prompt, self.rows)
             shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
             groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
@@ -112,14 +113,18 @@ class Painter:
             self.base.fold({})
         return [pictures[i] for i in range(len(prompts))]
 
-    def _prepare(self) -> None:
-        """Tokens and target layers as this bank needs them."""
+    def _prepare(self, texts: Iterable[str]) -> None:
+        """Target layers as this bank needs them, and the tokens that these texts speak of."""
         self.base.aim(self.method.targets)
-        self.base.tokens.set(self.rows)
+        self.base.tokens.set(self._rows(texts))
+
+    def _rows(self, texts: Iterable[str]) -> dict[str, Tensor]:
+        spoken = {name for text in texts for name in spoken_in(text)}
+        return {name: self.rows[name] for name in self.rows if name in spoken}
 
     @torch.no_grad()
     def _fold_for(self, prompt: str) -> None:
-        spoken, states = self.base.tokens.check(prompt), None
+        spoken, states = known_in(prompt, self.rows), None
         if self.method.mixes_by == "prompt":
             states = typical(self._states([prompt]))[0].float()
         if isinstance(self.method, Together):
@@ -131,7 +136,7 @@ class Painter:
     @torch.no_grad()
     def _states(self, prompts: Sequence[str]) -> Tensor:
         """What every cross-attention reads (L, N, P, d), once a prompt; L is 1 where all agree."""
-        return layer_states(self.base, self.base.tokens.ids(prompts), self.rows)
+        return layer_states(self.base, self.base.tokens.ids(prompts), self._rows(prompts))
 
     def _reading(self, prompts: Sequence[str]) -> AbstractContextManager[None]:
         """A block in which each layer reads these prompts its own way, where tokens ask for it."""
@@ -182,7 +187,7 @@ class Painter:
                 f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
-        self._prepare()
+        self._prepare(f"<{name}>" for name in self.rows)
         self.base.fold(method.mix(self.kept, list(spoken)))
         try:
             with quietly():

@@ -24,6 +24,7 @@ from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings, advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
 from perdure.methods import METHODS, Kept, Method, Together, build
+from perdure.totals import kept_of
 
 __all__ = [
     "MANY",
@@ -266,17 +267,17 @@ def _run(
     base.aim(method.targets)
     latents, facts = _encoded(base, pictures, settings, note)
     generator = torch.Generator().manual_seed(settings.seed)
-    kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
-    old_rows = bank.rows()
+    kept = kept_of(bank, method, write=True)
     new_rows = {name: base.tokens.random_row(generator) for name in pictures}
     if method.layerwise:
         layers = len(cross_attentions(base))
         new_rows = {name: row.repeat(layers, 1) for name, row in new_rows.items()}
     base.tokens.set({})
     own = prior(base, settings) if settings.prior else None
-    base.tokens.set({**old_rows, **new_rows})
-    past = list(old_rows) if method.moments_of_past else []
+    past = bank if method.moments_of_past else None
     features = moments(base, past) if method.needs_moments else None
+    old_rows = bank.rows() if method.replays else {}  # of the concepts that a batch can speak of
+    base.tokens.set({**old_rows, **new_rows})
     try:
         learner = method.start(base.shapes, kept, new_rows, generator, moments=features)
     except ValueError as error:
@@ -312,7 +313,7 @@ def _run(
             base,
             method,
             [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
-            {**old_rows, **rows},
+            {**bank.rows(), **rows},
             bank.together(),
             latents,
             settings,

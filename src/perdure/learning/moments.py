@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
+from perdure.totals import running_total
 
 __all__ = ["CAPTIONS", "PAST_WEIGHT", "TEMPLATES", "moments"]
 
@@ -69,23 +72,45 @@ PAST_WEIGHT = 3.0
 
 
 @torch.no_grad()
-def moments(base: Base, past: Sequence[str], *, weight: float = PAST_WEIGHT) -> Tensor:
+def moments(base: Base, past: Bank | None = None, *, weight: float = PAST_WEIGHT) -> Tensor:
     """`C` (d_text, d_text), fp32: the weighted mean of `c c^T` over prompts and their positions.
 
     Args:
-        base: its tokens include the past concepts, by their learned rows.
-        past: names of the concepts learned before, each in every one of `TEMPLATES`.
+        base: its tokens are set to those of past concepts, where the sum over them must grow.
+        past: a bank whose lock is held; each of its concepts is in every one of `TEMPLATES`.
         weight: of these prompts; each of `CAPTIONS` counts 1.
 
     All positions count, the begin, end and padding ones too: the layers read them all.
     """
-    prompts = [*CAPTIONS, *(text.format(f"<{name}>") for name in past for text in TEMPLATES)]
-    weights = torch.tensor([1.0] * len(CAPTIONS) + [weight] * (len(prompts) - len(CAPTIONS)))
-    total: Tensor | float = 0.0
-    for ids, w in zip(base.tokens.ids(prompts).split(32), weights.split(32), strict=True):
-        c = base.states(ids).float()
-        weighted = c * w.to(c.device)[:, None, None] / c.shape[1]
-        total = total + (c.flatten(0, 1).T @ weighted.flatten(0, 1)).cpu().double()
-    assert isinstance(total, Tensor)
-    C = total / float(weights.sum())
+    total, count = _summed(base, CAPTIONS), float(len(CAPTIONS))
+    if past is not None and past.concepts:
+        total = total + weight * _of_concepts(base, past, total)
+        count += weight * len(TEMPLATES) * len(past.concepts)
+    C = total / count
     return ((C + C.T) / 2).float()
+
+
+def _of_concepts(base: Base, bank: Bank, captions: Tensor) -> Tensor:
+    """The sum over the prompts of the bank's concepts: a running total, by one task a learn.
+
+    What ordinary captions came to tells whether it was begun with this text encoder and machine.
+    """
+    rows = bank.rows()
+
+    def of_task(task: TaskRecord) -> dict[str, Tensor]:
+        base.tokens.set({name: rows[name] for name in task.concepts})
+        texts = [text.format(f"<{name}>") for name in task.concepts for text in TEMPLATES]
+        return {"moments": _summed(base, texts)}
+
+    recipe = hashlib.sha256(repr(TEMPLATES).encode() + captions.numpy().tobytes()).hexdigest()
+    return running_total(bank, "moments", of_task, recipe=recipe, write=True)["moments"]
+
+
+def _summed(base: Base, prompts: Sequence[str]) -> Tensor:
+    """The sum over prompts of the mean of `c c^T` over positions (d_text, d_text), fp64."""
+    total: Tensor | float = 0.0
+    for ids in base.tokens.ids(prompts).split(32):
+        c = base.states(ids).float()
+        total = total + (c.flatten(0, 1).T @ (c / c.shape[1]).flatten(0, 1)).cpu().double()
+    assert isinstance(total, Tensor)
+    return total

@@ -20,7 +20,6 @@ from perdure.methods.protocol import (
     Method,
     Shapes,
     low_rank_deltas,
-    sum_low_rank,
 )
 from perdure.methods.summed import Summed
 
@@ -85,5 +84,5 @@ class CLoRA(Summed):
         moments: Tensor | None = None,
     ) -> Learner:
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
-        summed = sum_low_rank(past) if self.config.penalty else {}
+        summed = self.past(past) if self.config.penalty else {}
         return CLoRALearner(deltas, rows, summed, self.config.penalty)

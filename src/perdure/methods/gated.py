@@ -97,11 +97,11 @@ class Gated(Apart):
         return {}  # the weights stay the base's
 
     def added(self, kept: Sequence[Kept], prompts: Prompts) -> Deltas:
-        gates = gate_of(prompts, [task.concepts for task in kept], self.config.ends)
+        names = {name for said in prompts.spoken for name, _ in said}
+        spoken = [task for task in kept if names.intersection(task.concepts)]
+        gates = gate_of(prompts, [task.concepts for task in spoken], self.config.ends)
         total: Deltas = {}
-        for task, gate in zip(kept, gates, strict=True):
-            if not gate.any():
-                continue
+        for task, gate in zip(spoken, gates, strict=True):
             for layer, factors in task.factors().items():
                 x = prompts.states
                 A, B = (factors[name].to(x) for name in ("A", "B"))

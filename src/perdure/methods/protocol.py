@@ -5,7 +5,7 @@ A method sees named linear layers and token rows, nothing else: no diffusion, no
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -39,7 +39,8 @@ class Kept:
     layer. Token rows are not in here."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
+        if isinstance(self.tensors, MutableMapping):  # a bank's own is read when it is touched
+            object.__setattr__(self, "tensors", MappingProxyType(dict(self.tensors)))
 
     def factors(self) -> dict[str, dict[str, Tensor]]:
         """Layer name -> factor name -> tensor."""

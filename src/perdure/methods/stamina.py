@@ -154,20 +154,10 @@ class Stamina(Summed):
             for layer, (d_out, d_in) in shapes.items()
         }
         tokens = {name: TokenMLP(row, config.hidden, generator) for name, row in rows.items()}
-        summed = sum_masked(past) if config.penalty else {}
+        summed = self.past(past) if config.penalty else {}
         return StaminaLearner(
             deltas, tokens, summed, weight=config.penalty, sparsity=config.sparsity
         )
 
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return sum_masked(kept)
-
-
-def sum_masked(kept: Sequence[Kept]) -> Deltas:
-    """`sum_t (A_t B_t) (.) M_t` by layer, fp32: one dense matrix a layer, however many tasks."""
-    total: Deltas = {}
-    for task in kept:
-        for layer, factors in task.factors().items():
-            dW = masked_product(factors["A"], factors["B"], factors["mask"])
-            total[layer] = total[layer] + dW if layer in total else dW
-    return total
+    def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
+        return masked_product(factors["A"], factors["B"], factors["mask"])
