@@ -32,10 +32,10 @@ def perdure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
     return run
 
 
-def taught(perdure, tiny: Path, drawings: Path) -> None:
-    status, out, error = perdure(
-        "learn", drawings / "ada", drawings / "bo", "--base", tiny, "--steps", 2, "--option=rank=2"
-    )
+def taught(perdure, tiny: Path, drawings: Path, *more: str) -> None:
+    folders = drawings / "ada", drawings / "bo"
+    short = "--steps", 2, "--option=rank=2"
+    status, out, error = perdure("learn", *folders, "--base", tiny, *short, *more)
     assert status == 0, error
     assert "learned <ada>" in out
     assert "learned <bo>" in out
@@ -45,7 +45,7 @@ def taught(perdure, tiny: Path, drawings: Path) -> None:
 def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
     perdure, tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:
-    taught(perdure, tiny, drawings)
+    taught(perdure, tiny, drawings, "--method=c-lora")
     status, out, _ = perdure("list")
     assert status == 0
     assert "<ada>" in out
@@ -82,7 +82,7 @@ def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
 def test_what_the_user_can_mend_is_one_sentence_and_status_two(
     perdure, tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:
-    taught(perdure, tiny, drawings)
+    taught(perdure, tiny, drawings, "--method=c-lora")
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n not a picture")
@@ -122,7 +122,7 @@ def test_several_folders_are_learned_at_once_where_the_method_allows_it(
     perdure, tiny: Path, drawings: Path
 ) -> None:
     asked = ("learn", drawings / "bo", drawings / "ada", "--base", tiny, "--steps", 2)
-    status, _, error = perdure(*asked, "--processes", 2)
+    status, _, error = perdure(*asked, "--processes", 2, "--method", "c-lora")
     assert status == 2
     assert "c-lora learns every task on top" in error
     assert not Path("bank").exists()

@@ -206,7 +206,7 @@ def test_learning_changes_the_drawing_and_nothing_in_the_base(
     identity = base.identity.hash
     pristine = {name: w.clone() for name, w in base.pristine.items()}
     own = base.tokens.embedding().weight[: base.tokens.own].clone()
-    teach(base, tmp_path / "bank", drawings, "ada", lr=1e-2)
+    teach(base, tmp_path / "bank", drawings, "ada", lr=1e-2, method="c-lora")
     painter = Painter(base, tmp_path / "bank")
     drawn = painter.draw(["a photo of a cat"], seeds=[0])
     untouched = Painter(base, tmp_path / "bank", upto=0).draw(["a photo of a cat"], seeds=[0])
@@ -237,7 +237,7 @@ def test_the_loss_falls_on_a_few_pictures(base: Base, drawings: Path, tmp_path: 
 def test_the_folded_export_draws_what_the_bank_draws_with_the_stock_pipeline(
     base: Base, drawings: Path, tmp_path: Path
 ) -> None:
-    teach(base, tmp_path / "bank", drawings, "ada", "bo", lr=0.1)
+    teach(base, tmp_path / "bank", drawings, "ada", "bo", lr=0.1, method="c-lora")
     painter = Painter(base, tmp_path / "bank")
     ours = painter.draw(["a photo of <ada>"], seeds=[3], steps=3, guidance=2.0)
     painter.save_folded(tmp_path / "folded")

@@ -31,7 +31,7 @@ def learn(
     ] = None,
     base: BaseOption = "smallworld",
     method: Annotated[
-        str, typer.Option(help="See `perdure methods`. Default: the bank's own, else c-lora.")
+        str, typer.Option(help="See `perdure methods`. Default: the bank's own, else gated.")
     ] = "",
     option: Annotated[
         list[str] | None,

@@ -23,7 +23,7 @@ from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings, advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
-from perdure.methods import METHODS, Kept, Method, Together, build
+from perdure.methods import DEFAULT, METHODS, Kept, Method, Together, build
 from perdure.totals import kept_of
 
 __all__ = [
@@ -212,7 +212,7 @@ def bank_for(
     if not isinstance(bank, Bank):
         path = Path(bank)
         if not (path / "bank.json").exists():
-            made = build_method(method or "c-lora", base, options)
+            made = build_method(method or DEFAULT, base, options)
             config = made.describe()["config"]
             return Bank.open_or_create(path, base=base.identity, method=made.name, config=config)
         bank = Bank.open(path)

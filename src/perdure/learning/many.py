@@ -34,7 +34,7 @@ from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
-from perdure.methods import Kept, Together, build
+from perdure.methods import DEFAULT, Kept, Together, build
 
 __all__ = ["learn_many", "resume_many"]
 
@@ -107,7 +107,7 @@ def learn_many(
         raise PerdureError(f"processes is {processes!r}, but must be a whole number of at least 1.")
     opened = _open(base)
     there = (Path(bank) / "bank.json").exists()
-    name = method or (Bank.open(bank).method if there else "c-lora")
+    name = method or (Bank.open(bank).method if there else DEFAULT)
     wanted = build_method(name, opened)
     if not wanted.independent:
         one = "all concepts in one task"

@@ -1,10 +1,11 @@
 """Continual-learning methods: one file, one paper."""
 
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes, config_to_json
-from perdure.methods.registry import METHODS, build
+from perdure.methods.registry import DEFAULT, METHODS, build
 from perdure.methods.together import Together
 
 __all__ = [
+    "DEFAULT",
     "METHODS",
     "Deltas",
     "Kept",

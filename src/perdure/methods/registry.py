@@ -44,6 +44,9 @@ METHODS: dict[str, type[Method]] = {
     )
 }
 
+DEFAULT = Gated.name
+"""What a new bank learns with where no method is asked for: see docs/results.md."""
+
 
 def build(name: str, **config: Any) -> Method:
     """The method `name` with these options; ValueError names what exists where one does not."""
