@@ -1,4 +1,4 @@
-"""The demo: five people, one after another, the usual way and with C-LoRA, on one page."""
+"""The demo: five people, one after another, the usual way, with C-LoRA, and with the default."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from perdure.measuring.overview import overview
 from perdure.measuring.report import write_report
 from perdure.measuring.scores import reach
 from perdure.measuring.summary import stream_report
+from perdure.methods import DEFAULT, METHODS
 
 __all__ = ["run_demo"]
 
-METHODS = ("lora", "c-lora")
+ROUNDS = (("lora", "c-lora"), (DEFAULT,))
+"""Methods that learn side by side, and share the cores; round after round."""
 
 
 def _run(
@@ -54,7 +56,7 @@ def _run(
 
 
 def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
-    """Run both methods side by side, one process each; returns the page.
+    """Run the methods, each in a process of its own; returns the page.
 
     What a run that was cut short had learned is kept and gone on from.
     """
@@ -62,20 +64,19 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     sources = people(5).sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // len(METHODS))
     results: dict[str, tuple[Bank, Evaluation]] = {}
-    with ProcessPoolExecutor(len(METHODS), mp_context=get_context("spawn")) as pool:
-        running: dict[str, Any] = {
-            method: pool.submit(_run, method, sources, out / f"bank-{method}", threads)
-            for method in METHODS
-        }
-        for method, future in running.items():
-            path, evaluation = future.result()
-            results[method] = (Bank.open(path), evaluation)
-    titles = {"lora": "LoRA, trained on and on", "c-lora": "C-LoRA"}
-    overview({titles[m]: evaluation for m, (_, evaluation) in results.items()}).save(
-        out / "overview.png"
-    )
+    for together in ROUNDS:
+        threads = max(1, (cores or 1) // len(together))
+        with ProcessPoolExecutor(len(together), mp_context=get_context("spawn")) as pool:
+            running: dict[str, Any] = {
+                method: pool.submit(_run, method, sources, out / f"bank-{method}", threads)
+                for method in together
+            }
+            for method, future in running.items():
+                path, evaluation = future.result()
+                results[method] = (Bank.open(path), evaluation)
+    named = {METHODS[m].title.partition(":")[0]: shown for m, (_, shown) in results.items()}
+    overview(named).save(out / "overview.png")
     page = out / "report.html"
     write_report(
         page,
