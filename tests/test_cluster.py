@@ -35,6 +35,14 @@ def address() -> Iterator[str]:
         cluster.shutdown()
 
 
+@pytest.fixture
+def nothing_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without processes of this machine's own, only the cluster is left to do the work."""
+    monkeypatch.delattr("perdure.benchmarks.runner.ProcessPoolExecutor")
+    monkeypatch.delattr("perdure.learning.many.ProcessPoolExecutor")
+
+
+@pytest.mark.usefixtures("nothing_runs_here")
 def test_a_grid_runs_on_a_cluster_and_names_what_failed(address: str, tmp_path: Path) -> None:
     cells = [Sleep(record=tmp_path / f"{k}.json", fails=k == 1) for k in range(3)]
     with pytest.raises(PerdureError, match=r"1 of 3 runs failed: 1 \(The picture is broken"):
@@ -42,6 +50,7 @@ def test_a_grid_runs_on_a_cluster_and_names_what_failed(address: str, tmp_path: 
     assert {path.name for path in tmp_path.glob("*.json")} == {"0.json", "2.json"}
 
 
+@pytest.mark.usefixtures("nothing_runs_here")
 def test_concepts_learned_on_a_cluster_are_those_learned_here(
     address: str, tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:

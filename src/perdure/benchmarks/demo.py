@@ -88,7 +88,10 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
             ),
             noun="person",
             nouns="people",
-            notes=["One seed; the spread over three is in docs/results.md."],
+            notes=[
+                f"One seed, {STEPS} steps a concept; more seeds, of longer learning, are in "
+                "docs/results.md."
+            ],
         ),
     )
     for method, (_, evaluation) in results.items():

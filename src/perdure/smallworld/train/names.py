@@ -42,10 +42,10 @@ def _numbers(parameters: Mapping, kinds: Mapping[str, list[str]]) -> np.ndarray:
 @cache
 def _table(domain: str) -> tuple[dict[str, list[str]], np.ndarray, np.ndarray]:
     """The kinds of every parameter that is a word; mean and deviation of all numbers."""
-    people = [identity(domain, seed).parameters for seed in range(_SAMPLE)]
-    words = [key for key, value in people[0].items() if isinstance(value, str)]
-    kinds = {key: sorted({str(one[key]) for one in people}) for key in words}
-    numbers = np.stack([_numbers(one, kinds) for one in people])
+    sample = [identity(domain, seed).parameters for seed in range(_SAMPLE)]
+    words = [key for key, value in sample[0].items() if isinstance(value, str)]
+    kinds = {key: sorted({str(one[key]) for one in sample}) for key in words}
+    numbers = np.stack([_numbers(one, kinds) for one in sample])
     return kinds, numbers.mean(0), numbers.std(0) + 1e-3
 
 
