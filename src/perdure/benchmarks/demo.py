@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +14,7 @@ import torch
 
 from perdure.bank import Bank
 from perdure.base.base import Base
+from perdure.benchmarks.runner import cores
 from perdure.benchmarks.runs import record_of, teach
 from perdure.benchmarks.streams import people
 from perdure.measuring.evaluate import Evaluation, evaluate
@@ -29,8 +29,6 @@ from perdure.methods import DEFAULT, METHODS
 __all__ = ["run_demo"]
 
 METHODS_SHOWN = ("lora", "c-lora", DEFAULT)
-STEPS = 150
-"""Of each concept: fewer than smallworld advises, for the sake of who waits."""
 
 
 def _run(method: str, sources: dict[str, list[Path]], path: Path) -> tuple[Path, Evaluation]:
@@ -44,7 +42,6 @@ def _run(method: str, sources: dict[str, list[Path]], path: Path) -> tuple[Path,
         path,
         method=method,
         encoder=encoder,
-        steps=STEPS,
         say=lambda line: print(line, flush=True),
     )
     began = time.monotonic()
@@ -63,9 +60,8 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     began = time.monotonic()
     sources = people(5).sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     results: dict[str, tuple[Bank, Evaluation]] = {}
-    workers = min(len(METHODS_SHOWN), cores or 1)
+    workers = min(len(METHODS_SHOWN), cores())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         running: dict[str, Any] = {
             method: pool.submit(_run, method, sources, out / f"bank-{method}")
@@ -88,10 +84,7 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
             ),
             noun="person",
             nouns="people",
-            notes=[
-                f"One seed, {STEPS} steps a concept; more seeds, of longer learning, are in "
-                "docs/results.md."
-            ],
+            notes=["One seed; more are in docs/results.md."],
         ),
     )
     for method, (_, evaluation) in results.items():

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
 
-__all__ = ["Cell", "run_grid"]
+__all__ = ["Cell", "cores", "run_grid"]
 
 
 class Cell(Protocol):
@@ -23,6 +23,13 @@ class Cell(Protocol):
     @property
     def record(self) -> Path:
         """Where its record goes, as JSON, once it is finished."""
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 C = TypeVar("C", bound=Cell)

@@ -13,7 +13,6 @@ from perdure.cli.options import (
     EncoderOption,
     RayOption,
     ReportOption,
-    cores,
     varied,
 )
 from perdure.errors import PerdureError
@@ -64,7 +63,7 @@ def bench(
 
     from perdure.benchmarks.grid import cells_of
     from perdure.benchmarks.report import write_results
-    from perdure.benchmarks.runner import run_grid
+    from perdure.benchmarks.runner import cores, run_grid
     from perdure.benchmarks.runs import run
     from perdure.methods import METHODS
 

@@ -11,7 +11,6 @@ from perdure.cli.console import console, note
 from perdure.cli.options import (
     RayOption,
     ReportOption,
-    cores,
     method_options,
     varied,
 )
@@ -71,7 +70,7 @@ def classify(
     """
     from perdure.benchmarks.class_grid import check_records, class_cells
     from perdure.benchmarks.report import write_results
-    from perdure.benchmarks.runner import run_grid
+    from perdure.benchmarks.runner import cores, run_grid
     from perdure.classification import CLASSIFIERS, run_classification
 
     label = f"{stream}-{tasks}-tasks"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ __all__ = [
     "ManyConcepts",
     "RayOption",
     "ReportOption",
-    "cores",
     "method_options",
     "varied",
 ]
@@ -64,13 +62,6 @@ def varied(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise PerdureError(f"--vary {text!r} has no values: write it as lr=0.003,0.01.")
         found[key.replace("-", "_")] = [_value(value) for value in values.split(",")]
     return found
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _value(text: str) -> Any:
