@@ -16,6 +16,7 @@ from grid_cells import Sleep, count
 from PIL import Image
 from typer.testing import CliRunner
 
+from perdure.bank import Bank
 from perdure.benchmarks.grid import cells_of
 from perdure.benchmarks.records import grouped, numbers, read_records
 from perdure.benchmarks.runner import finish, run_grid
@@ -199,6 +200,16 @@ def test_the_ends_of_a_long_stream_are_measured_alone(cell: Run) -> None:
     rows = facts["matrix"]["scores"]["identity"]
     measured = [[value is not None for value in row] for row in rows]
     assert measured == [[True, False, False], [False, True, False], [True, True, True]]
+
+
+def test_the_step_for_the_whole_bank_counts_as_well(cell: Run, tmp_path: Path) -> None:
+    both = {"rank": 2, "width": 8, "heads": 2, "together_steps": 2}
+    record = run(
+        replace(cell, record=tmp_path / "r.json", work=tmp_path, method="fl2t", options=both)
+    )
+    for task, seconds in zip(Bank.open(tmp_path / "bank").tasks, record["seconds"], strict=True):
+        assert seconds > task.facts["together"]["seconds"] > 0
+    assert record["parameters"] == (task.facts["parameters"] + task.facts["together"]["parameters"])
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:

@@ -173,7 +173,7 @@ def record_of(
         "seconds": [task.facts["seconds"] for task in bank.tasks],
         "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         * (1 if sys.platform == "darwin" else 1024),
-        "parameters": bank.tasks[-1].facts["parameters"],
+        "parameters": _trained(bank.tasks[-1].facts),
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
         "stored_bytes": sum(path.stat().st_size for path in files)
         + (extra.stat().st_size if extra.exists() else 0),
@@ -183,6 +183,11 @@ def record_of(
         "matrix": json.loads(evaluation.matrix.to_json()),
         "together": {},
     }
+
+
+def _trained(facts: Mapping[str, Any]) -> int:
+    """Parameters of the last task, with those of the step for the whole bank, if there was one."""
+    return int(facts["parameters"]) + int(facts.get("together", {}).get("parameters", 0))
 
 
 def _together(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -261,6 +262,7 @@ def _run(
     note: Callable[[str], None],
 ) -> TaskRecord:
     """Encode, train and keep; the same from the start and from any checkpoint."""
+    began = time.monotonic()
     settings = task.settings
     if method.independent:
         settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
@@ -285,6 +287,7 @@ def _run(
         raise PerdureError(f"{method.name} cannot start: {error}.") from error
     again = replayed(base, method, kept, settings)
     base.fold(method.past(kept))
+    before = time.monotonic() - began
     try:
         facts |= train(
             base,
@@ -300,6 +303,7 @@ def _run(
         base.fold({})
     _assert_unmoved(base, old_rows)
     facts |= {
+        "seconds": round(before + facts["seconds"], 3),
         "nouns": dict(task.nouns),
         "settings": task.settings.to_json(),
         "parameters": _count(learner),
@@ -320,6 +324,7 @@ def _run(
             folder=bank.workspace / "together",
             report=report,
         )
+        facts["seconds"] = round(facts["seconds"] + facts["together"].get("seconds", 0.0), 3)
     record = bank.commit(
         concepts=list(pictures),
         tensors=tensors,
