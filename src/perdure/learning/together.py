@@ -59,7 +59,6 @@ def learn_together(
         kept,
         together,
         base.prompts(ids, states),
-        list(latents),
         torch.Generator().manual_seed(settings.seed),
     )
     folder.mkdir(parents=True, exist_ok=True)

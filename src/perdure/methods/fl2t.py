@@ -4,7 +4,7 @@ Step 1, each concept alone:   dW_g = A_g B_g, its token, C_g = mean of its encod
 Step 2, the adapters frozen:  P^  = decoder(tgt = {P_g}, memory = states of the prompt)
                               s_g = max over positions of cos(P^_g, state),   w = psi(s)
                               dW^ = sum_g w_g dW_g
-L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(old prompt; dW^) - K/V(same; dW_old) ||^2
+L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(prompt of g; dW^) - K/V(same; dW_g) ||^2
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +32,8 @@ from perdure.methods.together import Together
 
 Relevance = Literal["softmax", "paper", "code"]
 
-OLD_PROMPTS = 4
-"""Prompts of old concepts in one step of the term nu."""
+OWN_PROMPTS = 4
+"""Prompts of one concept each in one step of the term nu."""
 
 _PROXY, _MODULE = "proxy/", "module/"
 
@@ -126,8 +126,8 @@ class ComposeLearner(Learner):
         module: Proxies,
         proxies: Mapping[str, Tensor],
         C: Tensor,
-        old: Tensor,
-        old_concepts: Tensor,
+        own: Tensor,
+        own_concepts: Tensor,
         config: "FL2T.Config",
     ) -> None:
         super().__init__(deltas, {})
@@ -136,12 +136,12 @@ class ComposeLearner(Learner):
         self.module = module
         self.P = nn.ParameterList(nn.Parameter(P.clone().float()) for P in proxies.values())
         self.C: Tensor
-        self.old: Tensor
-        self.old_concepts: Tensor
+        self.own: Tensor
+        self.own_concepts: Tensor
         self.register_buffer("C", C, persistent=False)
-        self.register_buffer("old", old, persistent=False)
-        self.register_buffer("old_concepts", old_concepts, persistent=False)
-        self.chosen: Tensor = torch.arange(min(OLD_PROMPTS, len(old)))
+        self.register_buffer("own", own, persistent=False)
+        self.register_buffer("own_concepts", own_concepts, persistent=False)
+        self.chosen: Tensor = torch.arange(min(OWN_PROMPTS, len(own)))
         self.states: Tensor | None = None
 
     def moved(self, states: Tensor) -> Tensor:
@@ -149,8 +149,8 @@ class ComposeLearner(Learner):
         return self.module(torch.stack(list(self.P)), states)
 
     def begin_step(self, generator: torch.Generator) -> None:
-        """The old prompts of this step."""
-        self.chosen = torch.randperm(len(self.old), generator=generator)[:OLD_PROMPTS]
+        """The single concepts' prompts of this step."""
+        self.chosen = torch.randperm(len(self.own), generator=generator)[:OWN_PROMPTS]
 
     def read(self, prompts: Prompts) -> None:
         """The weights of the prompts, once for all layers."""
@@ -169,21 +169,19 @@ class ComposeLearner(Learner):
         )
 
     def preservation(self) -> Tensor:
-        """The mean square of what dW^ changes, beside its own adapter, in an old concept's prompt;
-        the mean over prompts, positions, outputs and layers."""
-        if not len(self.chosen):
-            return super().penalty()
-        index = self.chosen.to(self.old.device)
-        states = self.old[index]
+        """How far a concept's own prompt is from being drawn with its own adapter alone: the mean
+        over prompts and layers of `|(dW^ - dW_g) c|^2 / |dW_g c|^2`, c at all positions."""
+        index = self.chosen.to(self.own.device)
+        states = self.own[index]
         w = weights(self.moved(states), states, self.config)
-        alone = F.one_hot(self.old_concepts[index], len(self.names)).to(w)
+        alone = F.one_hot(self.own_concepts[index], len(self.names)).to(w)
+        ratios = []
         with without_autocast(states):
-            squares = [
-                delta.of(states, w - alone).square().mean()
-                for delta in self._deltas
-                if isinstance(delta, Mixture)
-            ]
-        return torch.stack(squares).mean()
+            for delta in self.layer_deltas().values():
+                assert isinstance(delta, Mixture)
+                own = delta.of(states, alone).square().sum(dim=(1, 2)).clamp(min=1e-12)
+                ratios.append((delta.of(states, w - alone).square().sum(dim=(1, 2)) / own).mean())
+        return torch.stack(ratios).mean()
 
     def penalty(self) -> Tensor:
         """`mu InfoNCE + nu preservation`."""
@@ -224,7 +222,7 @@ class FL2T(Together):
         contrast_tau: float = 0.1
         """Temperature of InfoNCE."""
         nu: float = 1.0
-        """Weight of the preservation of old concepts' keys and values; 0 switches it off."""
+        """Weight of the preservation of each concept's own keys and values; 0 switches it off."""
         together_steps: int = 200
         """Optimiser steps of the second step."""
         together_lr: float = 1e-3
@@ -280,7 +278,6 @@ class FL2T(Together):
         kept: Sequence[Kept],
         together: Mapping[str, Tensor],
         prompts: Prompts,
-        new: Sequence[str],
         generator: torch.Generator,
     ) -> Learner:
         C = encoded(kept)
@@ -294,14 +291,13 @@ class FL2T(Together):
         }
         names = list(C)
         of = [prompts.concepts(index)[0] for index in range(len(prompts.spoken))]
-        old = [index for index, name in enumerate(of) if name not in new]
         return ComposeLearner(
             deltas,
             self._module(together, len(C[names[0]]), generator),
             {name: together.get(_PROXY + name, e) for name, e in C.items()},
             torch.stack(list(C.values())),
-            prompts.states[old].float().cpu(),
-            torch.tensor([names.index(of[index]) for index in old], dtype=torch.long),
+            prompts.states.float().cpu(),
+            torch.tensor([names.index(name) for name in of]),
             self.config,
         )
 

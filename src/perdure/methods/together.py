@@ -29,13 +29,12 @@ class Together(Method):
         kept: Sequence[Kept],
         together: Mapping[str, Tensor],
         prompts: Prompts,
-        new: Sequence[str],
         generator: torch.Generator,
     ) -> Learner:
         """What the second step trains, going on from `together` (empty at first).
 
-        `prompts` are every template filled with each concept of `kept`, encoded; `new` are the
-        concepts whose pictures are there. The learner has no tokens: they are frozen too.
+        `prompts` are every template filled with each concept of `kept`, encoded. The learner has
+        no tokens: they are frozen too.
         """
 
     @abstractmethod
