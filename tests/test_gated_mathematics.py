@@ -22,11 +22,11 @@ def task(*names: str, scale: float = 1.0) -> Kept:
     return Kept(names, {"keys/A": A * scale, "keys/B": B})
 
 
-def test_a_gate_reaches_from_its_token_to_the_next_one_and_shares_the_end() -> None:
+def test_a_gate_is_open_at_its_token_alone_and_shares_the_end() -> None:
     prompts = prompts_of((("rex", 1), ("ada", 3)), ends=(5,))
     rex, ada = gate_of(prompts, [("rex",), ("ada",)], "mean")[:, 0].tolist()
-    assert rex == [0, 1, 1, 0, 0, 0.5, 0.5]
-    assert ada == [0, 0, 0, 1, 1, 0.5, 0.5]
+    assert rex == [0, 1, 0, 0, 0, 0.5, 0.5]
+    assert ada == [0, 0, 0, 1, 0, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(("ends", "share"), [("mean", 0.5), ("sum", 1.0), ("none", 0.0)])
@@ -36,14 +36,14 @@ def test_the_end_is_shared_as_asked(ends: str, share: float) -> None:
     assert gate[:, 0, 5:].unique().tolist() == [share]
 
 
-def test_a_concept_said_twice_counts_once_and_one_that_no_task_knows_ends_a_span() -> None:
+def test_a_concept_said_twice_counts_once_and_one_that_no_task_knows_not_at_all() -> None:
     prompts = prompts_of((("rex", 0), ("max", 2), ("rex", 4)), ends=(6,))
-    assert gate_of(prompts, [("rex",)], "mean")[0, 0].tolist() == [1, 1, 0, 0, 1, 1, 1]
+    assert gate_of(prompts, [("rex",)], "mean")[0, 0].tolist() == [1, 0, 0, 0, 1, 0, 1]
 
 
 def test_two_concepts_of_one_task_share_its_gate() -> None:
     prompts = prompts_of((("rex", 1), ("ada", 3)), ends=(5,))
-    assert gate_of(prompts, [("rex", "ada")], "mean")[0, 0].tolist() == [0, 1, 1, 1, 1, 1, 1]
+    assert gate_of(prompts, [("rex", "ada")], "mean")[0, 0].tolist() == [0, 1, 0, 1, 0, 1, 1]
 
 
 def test_what_is_added_is_the_gated_sum_by_hand() -> None:
@@ -51,7 +51,7 @@ def test_what_is_added_is_the_gated_sum_by_hand() -> None:
     kept = [task("rex"), task("ada", scale=-2.0)]
     added = build("gated").added(kept, prompts)["keys"]
     x = prompts.states
-    for place, gates in enumerate([(0, 0), (1, 0), (1, 0), (0, 1), (0, 1), (0.5, 0.5), (0.5, 0.5)]):
+    for place, gates in enumerate([(0, 0), (1, 0), (0, 0), (0, 1), (0, 0), (0.5, 0.5), (0.5, 0.5)]):
         inner = float((B[0] * x[0, place]).sum())
         weight = gates[0] - 2 * gates[1]
         assert added[0, place].tolist() == pytest.approx([weight * inner, 2 * weight * inner])

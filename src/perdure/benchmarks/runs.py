@@ -205,7 +205,9 @@ def _together(
     found: dict[str, Any] = {"pairs": [list(pair) for pair in pairs]}
     rows: list[Image.Image] = []
     for key, boxes in (("plain", False), ("boxes", True)):
-        score, pictures = score_pairs(painter, encoder, references, pairs, boxes=boxes)
+        score, pictures = score_pairs(
+            painter, encoder, references, pairs, nouns=cell.stream.nouns, boxes=boxes
+        )
         found[key] = {"both": score.both, "likeness": score.likeness, "pictures": score.pictures}
         rows += pictures
     sheet = cell.record.with_name(cell.record.stem + "-together.png")

@@ -42,7 +42,8 @@ MEANINGS = {
     "text": f"{SCORES['text_alignment'].definition} Mean over all concepts at the end.",
     "drift": f"{SCORES['base_drift'].definition} At the end of the stream.",
     "pair": f"{_BOTH}drawn by the prompt “{PAIR.format('<a>', '<b>')}” alone, in either order.",
-    "boxed": f"{_BOTH}each half drawn by a phrase of its own, in the order asked for.",
+    "boxed": f"{_BOTH}each half drawn by a phrase of its own, such as "
+    f"“{PAIR.format('<a>', 'a person')}”, in the order asked for.",
     "seconds": "Learning time of the whole stream by the number of concepts, on the machine below.",
     "parameters": "Numbers that were trained in the last task.",
     "stored": "Size of the concepts' files by the number of concepts, in 1000 bytes.",

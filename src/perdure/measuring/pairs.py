@@ -22,6 +22,8 @@ from perdure.measuring.features import MetricEncoder
 __all__ = ["PAIR", "PairScore", "halves", "recognise", "score_pairs"]
 
 PAIR = "a photo of {} next to {}"
+"""Of the picture and, with the other subject's noun, of each box: a phrase for one subject alone
+makes the box half of a single portrait."""
 CENTRES = (17 / 64, 47 / 64)
 SCALE = 0.78
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
@@ -74,6 +76,7 @@ def score_pairs(
     references: Mapping[str, Tensor],
     pairs: Sequence[tuple[str, str]],
     *,
+    nouns: Mapping[str, str],
     boxes: bool,
     pictures: int = 4,
     seed: int = 5000,
@@ -86,7 +89,9 @@ def score_pairs(
         references: concept -> identity features (n, d) of its real pictures, for all concepts that
             a half could be taken for.
         pairs: the concepts' names, left and right.
-        boxes: draw each half by a phrase of its own, else by the plain prompt alone.
+        nouns: concept -> class noun.
+        boxes: a prompt of the two nouns, and in each half a phrase in which one of them is the
+            concept; else one prompt of the two concepts.
         pictures: of each pair.
         seed: the first.
 
@@ -95,13 +100,15 @@ def score_pairs(
     names = list(references)
     found, likenesses, drawn = [], [], []
     for pair in pairs:
-        spoken = [f"<{name}>" for name in pair]
+        one, other = (f"<{name}>" for name in pair)
+        some, another = (f"a {nouns[name]}" for name in pair)
         regions = [
-            Region(phrase=f"a photo of {one}", box=box)
-            for one, box in zip(spoken, (LEFT, RIGHT), strict=True)
+            Region(phrase=PAIR.format(one, another), box=LEFT),
+            Region(phrase=PAIR.format(other, some), box=RIGHT),
         ]
+        prompt = PAIR.format(some, another) if boxes else PAIR.format(one, other)
         shown = painter.draw(
-            [PAIR.format(*spoken)] * pictures,
+            [prompt] * pictures,
             seeds=range(seed, seed + pictures),
             regions=regions if boxes else (),
         )

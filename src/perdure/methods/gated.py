@@ -2,7 +2,7 @@
 
 k_p = W_init c_p + sum_t g_t(p) A_t B_t c_p      (and the values alike), c_p the state at position p
 
-g_t(p) = 1      from the token of a concept of t up to the next concept's token
+g_t(p) = 1      at the token of a concept of t
        = 1/n    at the end token and the padding, of a prompt that speaks of n tasks' concepts
        = 0      elsewhere, and so wherever no concept of t is spoken of
 """
@@ -119,11 +119,11 @@ def gate_of(prompts: Prompts, tasks: Sequence[tuple[str, ...]], ends: Ends) -> T
     for n, (spoken, end) in enumerate(zip(prompts.spoken, prompts.ends, strict=True)):
         if not spoken:
             continue
-        speaks = {task_of[name] for name, _ in spoken if name in task_of}
-        stops = [*(place for _, place in spoken[1:]), end]
-        for (name, place), stop in zip(spoken, stops, strict=True):
+        speaks = set()
+        for name, place in spoken:
             if name in task_of:
-                gate[task_of[name], n, place:stop] = 1.0
+                gate[task_of[name], n, place] = 1.0
+                speaks.add(task_of[name])
         share = {"mean": 1 / max(1, len(speaks)), "sum": 1.0, "none": 0.0}[ends]
         for task in speaks:
             gate[task, n, end:] = share
