@@ -187,7 +187,7 @@ def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
     assert told["stored"] * 3000 == pytest.approx(record.data["stored_bytes"])
     assert record.data["peak_memory"] > 1e8  # bytes
     assert grouped([record, record])[record.method]["after"] == [told["after"]] * 2
-    with Image.open(cell.record.with_suffix(".png")) as strip:
+    with Image.open(cell.record.with_suffix(".webp")) as strip:
         assert strip.width // 3 == strip.height // 3  # three concepts, three rows
     assert set(record.data["together"]) == {"pairs", "plain", "boxes"}
 

@@ -89,8 +89,8 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{method}-seed{seed}-order{order}.json"
     path.write_text(json.dumps(data | changed))
-    Image.new("RGB", (24, 24), (seed, 90, 200)).save(path.with_suffix(".png"))
-    Image.new("RGB", (16, 16)).save(path.with_name(path.stem + "-together.png"))
+    Image.new("RGB", (24, 24), (seed, 90, 200)).save(path.with_suffix(".webp"))
+    Image.new("RGB", (16, 16)).save(path.with_name(path.stem + "-together.webp"))
     return path
 
 
@@ -247,7 +247,7 @@ def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
     for tag, attributes in shown.tags:
         for key in ("src", "href"):
             if key in attributes:
-                assert tag == "img" and attributes[key].startswith("data:image/png;base64,")
+                assert tag == "img" and attributes[key].startswith("data:image/webp;base64,")
     assert "script" not in {tag for tag, _ in shown.tags}
     assert not re.search(r"https?://|@import|url\(", text)
     for title in ("LoRA, sequential", "C-LoRA"):
@@ -259,12 +259,12 @@ def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
 
 
 def test_missing_pictures_are_left_out(folder: Path) -> None:
-    for path in folder.glob("lora-*.png"):
+    for path in folder.glob("lora-*.webp"):
         path.unlink()
     write_results(folder)
     alts = [a["alt"] or "" for tag, a in page(folder).tags if tag == "img"]
     assert alts and not any("LoRA, sequential" in alt for alt in alts)
-    for path in folder.glob("*.png"):
+    for path in folder.glob("*.webp"):
         path.unlink()
     write_results(folder)
     ids = {a.get("id") for _, a in page(folder).tags}

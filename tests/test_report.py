@@ -131,7 +131,7 @@ def test_page_is_well_formed_and_loads_nothing_from_elsewhere(report):
         for key, value in attributes.items():
             assert key not in ("srcset", "onload", "onerror", "onclick")
             if key in ("src", "href"):
-                assert tag == "img" and value.startswith("data:image/png;base64,")
+                assert tag == "img" and value.startswith("data:image/webp;base64,")
     assert not re.search(r"https?://|@import|url\(", text)
 
 

@@ -45,7 +45,7 @@ def concept_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
     for method in methods:
         record = method.records[0]
         names = record.matrix.concepts[:SHOWN]
-        if rows := _cut(record.path.with_suffix(".png"), len(names), 3):
+        if rows := _cut(record.path.with_suffix(".webp"), len(names), 3):
             tiles = [dict(zip(names, map(_tile, row), strict=True)) for row in rows]
             sheets.append((method.title, tiles))
     if not sheets:
@@ -103,7 +103,7 @@ def pair_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
 
 
 def _together(record: Record) -> Path:
-    return record.path.with_name(record.path.stem + "-together.png")
+    return record.path.with_name(record.path.stem + "-together.webp")
 
 
 def _tile(picture: Image.Image) -> dict[str, Any]:

@@ -33,6 +33,8 @@ __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 FORMAT = 2
 SHOWN = 10
 """Concepts in the strip of pictures beside a record."""
+QUALITY = 92
+"""WebP's, of the strips: a fifth of a PNG's bytes, and no difference to be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Run:
     """One cell of a grid of runs. Its record is the sign that it is finished."""
 
     record: Path
-    """JSON; beside it, with the ending .png, what was drawn right after learning and at the end."""
+    """JSON; beside it, with the ending .webp, what was drawn right after learning and at the end."""
     work: Path
     """Folder of the bank and of the drawn pictures; a run that was cut short goes on from it."""
     stream: Stream
@@ -90,7 +92,7 @@ def run(cell: Run) -> dict[str, Any]:
     )
     together = _together(base, bank, encoder, cell, sources) if cell.pairs else {}
     cell.record.parent.mkdir(parents=True, exist_ok=True)
-    _strip(evaluation).save(cell.record.with_suffix(".png"))
+    _strip(evaluation).save(cell.record.with_suffix(".webp"), quality=QUALITY)
     facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
     return facts | {
         "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
@@ -210,9 +212,9 @@ def _together(
         )
         found[key] = {"both": score.both, "likeness": score.likeness, "pictures": score.pictures}
         rows += pictures
-    sheet = cell.record.with_name(cell.record.stem + "-together.png")
+    sheet = cell.record.with_name(cell.record.stem + "-together.webp")
     sheet.parent.mkdir(parents=True, exist_ok=True)
-    grid(rows, columns=len(rows) // 2).save(sheet)
+    grid(rows, columns=len(rows) // 2).save(sheet, quality=QUALITY)
     return found
 
 

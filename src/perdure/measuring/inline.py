@@ -17,7 +17,7 @@ LARGEST = 384
 
 
 def image(picture: Picture, largest: int = LARGEST) -> dict[str, Any]:
-    """A picture as a PNG data URI with its width, height and whether it is small.
+    """A picture as a WebP data URI with its width, height and whether it is small.
 
     One larger than ``largest`` is shrunk to that side.
     """
@@ -34,9 +34,9 @@ def image(picture: Picture, largest: int = LARGEST) -> dict[str, Any]:
         picture = picture.copy()
         picture.thumbnail((largest, largest), Image.Resampling.LANCZOS)
     data = io.BytesIO()
-    picture.save(data, "PNG", optimize=True)
+    picture.save(data, "WEBP", lossless=True)
     return {
-        "uri": "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii"),
+        "uri": "data:image/webp;base64," + base64.b64encode(data.getvalue()).decode("ascii"),
         "width": picture.width,
         "height": picture.height,
         "small": max(picture.size) <= SMALL,
