@@ -42,7 +42,7 @@ class Run:
     """One cell of a grid of runs. Its record is the sign that it is finished."""
 
     record: Path
-    """JSON; beside it, with the ending .webp, what was drawn right after learning and at the end."""
+    """JSON; beside it, as .webp, what was drawn right after learning and at the end."""
     work: Path
     """Folder of the bank and of the drawn pictures; a run that was cut short goes on from it."""
     stream: Stream
