@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -29,27 +28,35 @@ from perdure.methods import DEFAULT, METHODS
 __all__ = ["run_demo"]
 
 METHODS_SHOWN = ("lora", "c-lora", DEFAULT)
+STEPS = 150
+"""Of each concept: more than smallworld advises, so that every person is drawn well."""
 
 
-def _run(method: str, sources: dict[str, list[Path]], path: Path) -> tuple[Path, Evaluation]:
+def _learn(method: str, sources: dict[str, list[Path]], path: Path) -> None:
     torch.set_num_threads(1)  # more are slower on a model as small as this
-    base, stream = Base.open(), people(5)
-    encoder = MetricEncoder.open(base.encoder)
-    bank = teach(
+    base = Base.open()
+    teach(
         base,
-        stream,
+        people(5),
         sources,
         path,
         method=method,
-        encoder=encoder,
+        encoder=MetricEncoder.open(base.encoder),
+        steps=STEPS,
         say=lambda line: print(line, flush=True),
     )
+
+
+def _measure(method: str, sources: dict[str, list[Path]], path: Path) -> Evaluation:
+    torch.set_num_threads(1)
+    base, bank = Base.open(), Bank.open(path)
+    encoder = MetricEncoder.open(base.encoder)
     began = time.monotonic()
     evaluation = evaluate(base, bank, encoder, references=sources)
     print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)
-    record = record_of(base, bank, evaluation, stream, seed=0)
+    record = record_of(base, bank, evaluation, people(5), seed=0)
     (path.parent / f"{method}-seed0.json").write_text(json.dumps(record) + "\n")
-    return bank.path, evaluation
+    return evaluation
 
 
 def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
@@ -60,16 +67,16 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     began = time.monotonic()
     sources = people(5).sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
-    results: dict[str, tuple[Bank, Evaluation]] = {}
-    workers = min(len(METHODS_SHOWN), cores())
+    banks = {method: out / f"bank-{method}" for method in METHODS_SHOWN}
+    workers = min(len(banks), cores())
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        running: dict[str, Any] = {
-            method: pool.submit(_run, method, sources, out / f"bank-{method}")
-            for method in METHODS_SHOWN
-        }
-        for method, future in running.items():
-            path, evaluation = future.result()
-            results[method] = (Bank.open(path), evaluation)
+        learning = {pool.submit(_learn, m, sources, path): m for m, path in banks.items()}
+        measuring: dict[str, Future[Evaluation]] = {}
+        for future in as_completed(learning):
+            future.result()
+            method = learning[future]
+            measuring[method] = pool.submit(_measure, method, sources, banks[method])
+        results = {m: (Bank.open(path), measuring[m].result()) for m, path in banks.items()}
     named = {METHODS[m].title.partition(":")[0]: shown for m, (_, shown) in results.items()}
     overview(named).save(out / "overview.png")
     page = out / "report.html"
@@ -84,7 +91,7 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
             ),
             noun="person",
             nouns="people",
-            notes=["One seed; more are in docs/results.md."],
+            notes=[f"One seed, {STEPS} steps a concept; more seeds are in docs/results.md."],
         ),
     )
     for method, (_, evaluation) in results.items():
