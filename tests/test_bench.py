@@ -24,7 +24,7 @@ from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, people, stream
 from perdure.cli import app
 from perdure.errors import PerdureError
-from perdure.measuring.pairs import halves, recognise
+from perdure.measuring.pairs import halves, recognise, score_pairs
 from perdure.smallworld.unnamed import in_style
 from perdure.smallworld.world import SPLITS
 
@@ -233,6 +233,55 @@ def test_a_pair_is_recognised_in_the_order_that_boxes_ask_for() -> None:
     assert recognise(likeness, (0, 1), ordered=True) == (False, pytest.approx(0.2))
     assert recognise(likeness, (1, 0), ordered=True)[0]
     assert not recognise(likeness, (1, 2), ordered=False)[0]
+
+
+class Redrawn:
+    """A painter that paints the left half red where a phrase or prompt names <ada>, and an encoder
+    that tells ada by it; both remember what they were asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[tuple[float, ...], str]]] = []
+
+    def draw(self, prompts, *, seeds, regions):
+        assert len(prompts) == len(seeds)
+        self.asked.append((prompts[0], {region.box: region.phrase for region in regions}))
+        array = np.zeros((64, 64, 3), np.uint8)
+        array[:, :32] = (255, 0, 0)
+        return [Image.fromarray(array)] * len(prompts)
+
+    def identities(self, pictures):
+        red = [float(np.asarray(picture)[32, 32, 0] > 128) for picture in pictures]
+        return torch.tensor([[r, 1 - r] for r in red])
+
+
+def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concept() -> None:
+    fake, references = Redrawn(), {"ada": torch.eye(2)[:1], "rex": torch.eye(2)[1:]}
+    for boxes in (False, True):
+        score, drawn = score_pairs(
+            fake,  # type: ignore[arg-type]
+            fake,  # type: ignore[arg-type]
+            references,
+            [("ada", "rex"), ("rex", "ada")],
+            nouns={"ada": "woman", "rex": "dog"},
+            boxes=boxes,
+            pictures=3,
+        )
+        assert len(drawn) == score.pictures == 6
+        # ada always stands on the left: in one picture of two the boxes say otherwise
+        assert score.both == (0.5 if boxes else 1.0)
+    left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+    assert fake.asked == [
+        ("a photo of <ada> next to <rex>", {}),
+        ("a photo of <rex> next to <ada>", {}),
+        (
+            "a photo of a woman next to a dog",
+            {left: "a photo of <ada> next to a dog", right: "a photo of <rex> next to a woman"},
+        ),
+        (
+            "a photo of a dog next to a woman",
+            {left: "a photo of <rex> next to a woman", right: "a photo of <ada> next to a dog"},
+        ),
+    ]
 
 
 @pytest.mark.parametrize(
