@@ -150,6 +150,9 @@ def test_drawn_identities_are_of_all_domains_and_no_picture_is_in_both_halves() 
     assert len(pixels) == 24 and not pixels & {p.tobytes() for p in test.pictures}
     again = drawn_identities(each=2, train=3, test=2)[1]
     assert all(np.array_equal(a, b) for a, b in zip(train.pictures, again.pictures, strict=True))
+    tuning = drawn_identities(each=2, split="tuning", train=3, test=2)
+    assert not set(tuning[0]) & set(classes)
+    assert not {p.tobytes() for p in tuning[1].pictures} & pixels
 
 
 def stream_of(classes: int) -> ClassStream:

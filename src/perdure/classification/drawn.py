@@ -1,4 +1,5 @@
-"""`smallworld-classes-100`: a hundred drawn identities as classes, 25 of each domain.
+"""`smallworld-classes-100`: a hundred drawn identities as classes, 25 of each domain. Its twin to
+choose settings on, `smallworld-classes-40-tuning`, has ten of each, which are others.
 
 All four domains, because published streams mix kinds that are far apart with kinds that are alike;
 a hundred people would be a test of faces. No identity is one that smallworld was trained on.
@@ -16,18 +17,17 @@ __all__ = ["TEST", "TRAIN", "drawn_identities"]
 
 TRAIN, TEST = 40, 20
 """Pictures of each class."""
-_EACH = 25
 
 
 def drawn_identities(
-    each: int = _EACH, train: int = TRAIN, test: int = TEST
+    each: int, *, split: str = "benchmark", train: int = TRAIN, test: int = TEST
 ) -> tuple[tuple[str, ...], Split, Split]:
-    """Names of the classes, and uint8 (64, 64, 3) pictures to train and to test.
+    """Names of the classes, ``each`` of a domain, and uint8 (64, 64, 3) pictures of them.
 
     The pictures are photographs as an owner has them (`references`): another place, expression and
     chance in each. Those to test are drawn from another seed, so none is among those to train.
     """
-    start = SPLITS["benchmark"].start
+    start = SPLITS[split].start
     classes = [(domain, start + k) for domain in DOMAINS for k in range(each)]
 
     def drawn(count: int, seed: int) -> Split:

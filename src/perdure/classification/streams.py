@@ -64,12 +64,12 @@ class ClassStream:
         return tuple(tuple(order[i : i + size]) for i in range(0, len(order), size))
 
 
-DRAWN = "smallworld-classes-100"
+def _drawn(name: str, each: int, split: str) -> Callable[..., ClassStream]:
+    def opened(path: Path | None) -> ClassStream:
+        classes, train, test = drawn_identities(each, split=split)
+        return ClassStream(name=name, classes=classes, train=train, test=test)
 
-
-def _drawn(path: Path | None) -> ClassStream:
-    classes, train, test = drawn_identities()
-    return ClassStream(name=DRAWN, classes=classes, train=train, test=test)
+    return opened
 
 
 def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., ClassStream]:
@@ -81,9 +81,14 @@ def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., C
     return opened
 
 
+_DRAWN = {
+    "smallworld-classes-100": _drawn("smallworld-classes-100", 25, "benchmark"),
+    "smallworld-classes-40-tuning": _drawn("smallworld-classes-40-tuning", 10, "tuning"),
+}
+
 STREAMS: Mapping[str, Callable[[Path | None], ClassStream]] = MappingProxyType(
     {
-        DRAWN: _drawn,
+        **_DRAWN,
         "tiny-imagenet-100": _read("tiny-imagenet-100", datasets.folder_tree),
         "cifar-100": _read("cifar-100", datasets.cifar_100),
         "imagenet-r": _read("imagenet-r", datasets.imagenet_r),
@@ -97,9 +102,9 @@ def check_stream(name: str, data: str | Path | None) -> None:
     """PerdureError where there is no stream of this name, or no data where it needs some."""
     if name not in STREAMS:
         raise PerdureError(f"There is no stream {name!r}: choose from {', '.join(STREAMS)}.")
-    if name == DRAWN:
+    if name in _DRAWN:
         if data is not None:
-            raise PerdureError(f"{DRAWN} is drawn as needed: leave its data out.")
+            raise PerdureError(f"{name} is drawn as needed: leave its data out.")
     elif data is None:
         raise PerdureError(f"{name} is not part of perdure: say where its data is.")
     elif not Path(data).exists():
@@ -107,7 +112,7 @@ def check_stream(name: str, data: str | Path | None) -> None:
 
 
 def open_stream(name: str, data: str | Path | None = None) -> ClassStream:
-    """The stream of this name; ``data`` is its folder or zip file, for all but the drawn one.
+    """The stream of this name; ``data`` is its folder or zip file, for all but the drawn ones.
 
     Raises PerdureError where there is no such stream, or its data is missing or broken.
     """

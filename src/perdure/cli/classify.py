@@ -22,7 +22,8 @@ def classify(
     stream: Annotated[
         str,
         typer.Argument(
-            help="smallworld-classes-100, tiny-imagenet-100, cifar-100, imagenet-r or folders."
+            help="smallworld-classes-100, smallworld-classes-40-tuning, tiny-imagenet-100, "
+            "cifar-100, imagenet-r or folders."
         ),
     ],
     data: Annotated[
