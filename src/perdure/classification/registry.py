@@ -44,7 +44,7 @@ CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
 
 
 PENALTIES: Mapping[str, float] = MappingProxyType(
-    {"c-lora": 100.0, "ewc": 1e4, "feature-space": 0.1, "stamina": 100.0}
+    {"c-lora": 1e4, "ewc": 1e4, "feature-space": 0.1, "stamina": 1e4}
 )
 """The weight of a penalty where none is given, chosen on `smallworld-classes-40-tuning`: those of
 the classes themselves are for drawing, where the loss and the layers are others."""
