@@ -23,6 +23,7 @@ from perdure.classification import (
     run_classification,
 )
 from perdure.classification.classifier import grown
+from perdure.classification.registry import PENALTIES, build_classifier
 from perdure.errors import PerdureError
 from perdure.methods import METHODS
 from perdure.methods.c_lora import CLoRA
@@ -61,6 +62,13 @@ def taught(name: str, kind: str = "vit") -> ContinualClassifier:
 def test_the_methods_are_the_very_classes_that_draw() -> None:
     assert CLASSIFIERS["c-lora"] is CLoRA is METHODS["c-lora"]
     assert all(CLASSIFIERS[name] is METHODS[name] for name in SHARED)
+
+
+def test_a_penalty_is_classifications_own_where_none_is_given() -> None:
+    for name, penalty in PENALTIES.items():
+        assert build_classifier(name, {}).config.penalty == penalty
+        assert build_classifier(name, {"penalty": 3.0}).config.penalty == 3.0
+    assert build_classifier("c-lora", {"rank": 4}).config == CLoRA.Config(rank=4, penalty=1e4)
 
 
 def test_methods_that_need_pictures_are_not_offered_for_drawing() -> None:
