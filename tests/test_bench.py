@@ -236,8 +236,8 @@ def test_a_pair_is_recognised_in_the_order_that_boxes_ask_for() -> None:
 
 
 class Redrawn:
-    """A painter that paints the left half red where a phrase or prompt names <ada>, and an encoder
-    that tells ada by it; both remember what they were asked for."""
+    """A painter that always paints the left half red and remembers what it was asked for, and an
+    encoder that takes red for ada and all else for rex."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[tuple[float, ...], str]]] = []
@@ -267,7 +267,7 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
             pictures=3,
         )
         assert len(drawn) == score.pictures == 6
-        # ada always stands on the left: in one picture of two the boxes say otherwise
+        # ada always stands on the left: of one pair in two the boxes say otherwise
         assert score.both == (0.5 if boxes else 1.0)
     left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     assert fake.asked == [

@@ -82,13 +82,13 @@ def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., C
 
 
 _DRAWN = {
-    "smallworld-classes-100": _drawn("smallworld-classes-100", 25, "benchmark"),
-    "smallworld-classes-40-tuning": _drawn("smallworld-classes-40-tuning", 10, "tuning"),
+    "smallworld-classes-100": (25, "benchmark"),
+    "smallworld-classes-40-tuning": (10, "tuning"),
 }
 
 STREAMS: Mapping[str, Callable[[Path | None], ClassStream]] = MappingProxyType(
     {
-        **_DRAWN,
+        **{name: _drawn(name, each, split) for name, (each, split) in _DRAWN.items()},
         "tiny-imagenet-100": _read("tiny-imagenet-100", datasets.folder_tree),
         "cifar-100": _read("cifar-100", datasets.cifar_100),
         "imagenet-r": _read("imagenet-r", datasets.imagenet_r),
