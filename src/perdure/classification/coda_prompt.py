@@ -9,13 +9,14 @@ that Gram-Schmidt has made orthogonal, as in the public code since 2023.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -222,7 +223,10 @@ def _attention(
         n, heads, _, width = key.shape
         p_K, p_V = (half.view(n, -1, heads, width).transpose(1, 2).to(key) for half in prefix)
         key, value = torch.cat([p_K, key], dim=2), torch.cat([p_V, value], dim=2)
-    return sdpa_attention_forward(module, query, key, value, None, **kwargs)
+    # on a CPU the fused attention's gradient is slow with few positions
+    plain = sdpa_kernel(SDPBackend.MATH) if key.device.type == "cpu" else nullcontext()
+    with plain:
+        return sdpa_attention_forward(module, query, key, value, None, **kwargs)
 
 
 AttentionInterface.register(_PREFIXED, _attention)
