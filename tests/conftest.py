@@ -19,6 +19,7 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from perdure import precision
 from perdure.smallworld.train.vocabulary import make_tokenizer
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "photos"
@@ -126,3 +127,9 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.kron(rng.integers(0, 255, (8, 8, 3)), np.ones((5, 5, 1))).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{k}.png")
     return folder
+
+
+@pytest.fixture
+def fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bf16, also where the hardware is good at it: for values that are compared closely."""
+    monkeypatch.setattr(precision, "fast_bf16", lambda device: False)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from classifying import coloured, make_backbone, save_backbone, small, write_tree
 
+from perdure import precision
 from perdure.adapters import attached
 from perdure.checkpoint import save_checkpoint
 from perdure.classification import (
@@ -112,11 +113,14 @@ def test_after_a_load_the_next_task_is_learned_as_without_one(name: str, tmp_pat
     assert same.all()
 
 
+@pytest.mark.parametrize(("bf16", "tolerance"), [(False, 2e-5), (True, 5e-2)])
 @pytest.mark.parametrize("kind", ["vit", "clip", "fused"])
 @pytest.mark.parametrize("name", ["c-lora", "stamina", "feature-space", "inflora", "lora", "ft++"])
 def test_folded_it_computes_what_the_adapted_layers_did(
-    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    name: str, kind: str, bf16: bool, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Exact to rounding in fp32; in bf16 features of about 1 differ by a few of its steps."""
+    monkeypatch.setattr(precision, "fast_bf16", lambda device: bf16)
     model = classifier(name, kind=kind).fit_task(*coloured([0, 1]))
     pixels = model.backbone.preprocessing.plain(list(coloured([2, 3])[0]))
     adapted = {}
@@ -131,8 +135,8 @@ def test_folded_it_computes_what_the_adapted_layers_did(
     model.fit_task(*coloured([2, 3]))
     folded = model.backbone.features(pixels)
     plain = make_backbone(kind).features(pixels)
-    assert torch.allclose(folded, adapted["features"], atol=2e-5)
-    assert not torch.allclose(folded, plain, atol=1e-3)
+    assert torch.allclose(folded, adapted["features"], atol=tolerance)
+    assert not torch.allclose(folded, plain, atol=max(1e-3, tolerance))
 
 
 @pytest.mark.parametrize("name", sorted(MASKED))

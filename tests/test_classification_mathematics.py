@@ -80,6 +80,7 @@ def test_distillation_is_least_where_nothing_has_moved() -> None:
     assert now.grad.abs().max() < 1e-7
 
 
+@pytest.mark.usefixtures("fp32")
 @pytest.mark.parametrize("kind", ["vit", "fused"])
 def test_moments_are_the_mean_of_products_of_all_inputs(kind: str) -> None:
     backbone = make_backbone(kind)
@@ -145,6 +146,7 @@ def test_new_components_are_of_length_one_and_orthogonal_to_all() -> None:
     assert torch.allclose(new @ new.T, torch.eye(3), atol=1e-5)
 
 
+@pytest.mark.usefixtures("fp32")
 @pytest.mark.parametrize("kind", ["vit", "clip"])
 def test_a_prompt_stands_before_keys_and_values_of_its_block(kind: str) -> None:
     """Against one block's attention, written out with the prompt concatenated by hand."""
