@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from perdure.benchmarks.report import write_results
 from perdure.benchmarks.results import read_results
 from perdure.benchmarks.runs import FORMAT
-from perdure.benchmarks.series import forgetting_by_length, mean_matrix
+from perdure.benchmarks.series import by_place, forgetting_by_length, mean_matrix
 from perdure.cli import app
 from perdure.errors import PerdureError
 from perdure.measuring.latex import escape, latex_table
@@ -102,6 +102,29 @@ def folder(tmp_path: Path) -> Path:
         record(tmp_path / "people-3", "c-lora", seed=seed, loss=0.02)
     record(tmp_path / "people-3", "c-lora", order=1, loss=0.03)
     return tmp_path / "people-3"
+
+
+def test_the_tables_show_every_order_by_itself(folder: Path) -> None:
+    write_results(folder)
+    part = (folder / "results.md").read_text().partition("## Each order by itself")[2]
+    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in part.splitlines()[4:]}
+    assert list(rows) == ["C-LoRA, 0", "C-LoRA, 1"]  # lora has one order
+    forgotten = [rows[name][2].strip() for name in rows]
+    # a concept loses `loss` a task: (2 + 1) / 2 times 0.02, and 0.03
+    assert forgotten == ["0.030", "0.045"]
+
+
+def test_a_long_stream_is_shown_part_by_part() -> None:
+    names = [f"c{k}" for k in range(4)]
+    scores = [[0.9, *[None] * 3], [None, 0.8, *[None] * 2], [*[None] * 2, 0.7, None]]
+    matrix = TaskMatrix(
+        tasks=[[name] for name in names], scores={"identity": [*scores, [0.5, 0.6, 0.7, 0.4]]}
+    )
+    assert by_place(matrix, "identity", 2) == {
+        (1, 2): (pytest.approx(0.85), pytest.approx(0.55)),
+        (3, 4): (pytest.approx(0.55), pytest.approx(0.55)),
+    }
+    assert list(by_place(matrix, "identity", 3)) == [(1, 1), (2, 3), (4, 4)]
 
 
 class Page(HTMLParser):

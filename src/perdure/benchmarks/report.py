@@ -8,6 +8,7 @@ from pathlib import Path
 
 from perdure.benchmarks import class_page, class_words, page, words
 from perdure.benchmarks.classes import CLASSIFICATION
+from perdure.benchmarks.further import further_tables
 from perdure.benchmarks.records import grouped, numbers
 from perdure.benchmarks.results import Results, read_results
 from perdure.measuring.latex import latex_table
@@ -30,8 +31,15 @@ def write_results(folder: Path) -> list[Path]:
         (class_words, class_page, "classes.html.j2") if classes else (words, page, "bench.html.j2")
     )
     note = " ".join([*results.warnings(), about.table_note(results)])
+    further = (
+        ""
+        if classes
+        else "".join(
+            f"\n## {heading}\n\n{table}" for heading, table in further_tables(results, columns)
+        )
+    )
     texts = {
-        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n",
+        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n{further}",
         "results.tex": latex_table(
             rows,
             columns,

@@ -7,9 +7,15 @@ import statistics
 from collections.abc import Sequence
 
 from perdure.benchmarks.records import Record
-from perdure.measuring.matrix import TaskMatrix, accuracy_final, forgetting
+from perdure.measuring.matrix import (
+    TaskMatrix,
+    accuracy_final,
+    final,
+    forgetting,
+    right_after,
+)
 
-__all__ = ["by_order", "forgetting_by_length", "mean_matrix", "mean_so_far", "spread"]
+__all__ = ["by_order", "by_place", "forgetting_by_length", "mean_matrix", "mean_so_far", "spread"]
 
 
 def spread(values: Sequence[float]) -> float:
@@ -73,4 +79,24 @@ def by_order(orders: dict[int, list[Record]], score: str) -> dict[int, list[floa
     return {
         order: [accuracy_final(record.matrix, score) for record in records]
         for order, records in orders.items()
+    }
+
+
+def by_place(
+    matrix: TaskMatrix, score: str, parts: int
+) -> dict[tuple[int, int], tuple[float, float]]:
+    """(first, last place) -> mean right after learning and at the end, of equal parts of a stream.
+
+    Places are counted from 1, over the concepts that the score applies to, in their order.
+    """
+    after, ended = right_after(matrix, score), final(matrix, score)
+    names = list(after)
+    bounds = [round(len(names) * k / parts) for k in range(parts + 1)]
+    return {
+        (low + 1, high): (
+            statistics.fmean(after[name] for name in names[low:high]),
+            statistics.fmean(ended[name] for name in names[low:high]),
+        )
+        for low, high in itertools.pairwise(bounds)
+        if high > low
     }
