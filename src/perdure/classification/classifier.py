@@ -35,7 +35,7 @@ from perdure.randomness import generator_of
 __all__ = ["ContinualClassifier", "Label"]
 
 Label = int | str
-BATCH = 256
+BATCH = 64
 """Pictures of one pass where no gradient is needed."""
 
 
