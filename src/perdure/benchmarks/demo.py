@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 
 import torch
 
 from perdure.bank import Bank
 from perdure.base.base import Base
-from perdure.benchmarks.runner import cores
 from perdure.benchmarks.runs import record_of, teach
 from perdure.benchmarks.streams import people
 from perdure.measuring.evaluate import Evaluation, evaluate
@@ -24,6 +22,7 @@ from perdure.measuring.report import write_report
 from perdure.measuring.scores import reach
 from perdure.measuring.summary import stream_report
 from perdure.methods import DEFAULT, METHODS
+from perdure.processes import cores, pool_of
 
 __all__ = ["run_demo"]
 
@@ -69,7 +68,7 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     banks = {method: out / f"bank-{method}" for method in METHODS_SHOWN}
     workers = min(len(banks), cores())
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with pool_of(workers) as pool:
         learning = {pool.submit(_learn, m, sources, path): m for m, path in banks.items()}
         measuring: dict[str, Future[Evaluation]] = {}
         for future in as_completed(learning):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
+from perdure.processes import pool_of
 
-__all__ = ["Cell", "cores", "run_grid"]
+__all__ = ["Cell", "run_grid"]
 
 
 class Cell(Protocol):
@@ -23,13 +23,6 @@ class Cell(Protocol):
     @property
     def record(self) -> Path:
         """Where its record goes, as JSON, once it is finished."""
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 C = TypeVar("C", bound=Cell)
@@ -95,7 +88,7 @@ def finish(cell: C, work: Work[C]) -> None:
 
 
 def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
+    pool = pool_of(processes)
     try:
         yield from _as_done(cells, [pool.submit(finish, cell, work) for cell in cells])
     finally:

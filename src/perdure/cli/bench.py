@@ -63,9 +63,10 @@ def bench(
 
     from perdure.benchmarks.grid import cells_of
     from perdure.benchmarks.report import write_results
-    from perdure.benchmarks.runner import cores, run_grid
+    from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
     from perdure.methods import METHODS
+    from perdure.processes import cores
 
     chosen = _stream(stream, photos)
     folder = out / chosen.name

@@ -71,8 +71,9 @@ def classify(
     """
     from perdure.benchmarks.class_grid import check_records, class_cells
     from perdure.benchmarks.report import write_results
-    from perdure.benchmarks.runner import cores, run_grid
+    from perdure.benchmarks.runner import run_grid
     from perdure.classification import CLASSIFIERS, run_classification
+    from perdure.processes import cores
 
     label = f"{stream}-{tasks}-tasks"
     if not report:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +32,7 @@ from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import advised, make_settings, seed_for_concepts
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, Kept, Together, build
+from perdure.processes import pool_of
 
 __all__ = ["learn_many", "resume_many"]
 
@@ -226,7 +224,7 @@ def learn_alone(job: Job) -> list[str]:
 
 def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[str]]]:
     """The jobs as they are done, in their own order, each in a fresh process."""
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _leave_with_parent)
+    pool = pool_of(processes)
     try:
         futures = [pool.submit(learn_alone, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
@@ -304,15 +302,3 @@ def _files(source: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
 
 def _source(files: Sequence[str]) -> str | list[str]:
     return files[0] if len(files) == 1 else list(files)
-
-
-def _leave_with_parent() -> None:
-    """A process whose parent was killed ends itself; what it wrote can be gone on with."""
-
-    def wait() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

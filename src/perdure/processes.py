@@ -1,0 +1,32 @@
+"""Processes on this machine: how many it can run at once, and a pool that ends with its parent."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+
+__all__ = ["cores", "pool_of"]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pool_of(processes: int) -> ProcessPoolExecutor:
+    """Fresh processes that end themselves where whoever asked for them is killed."""
+    return ProcessPoolExecutor(processes, get_context("spawn"), _leave_with_parent)
+
+
+def _leave_with_parent() -> None:
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)  # what it wrote can be gone on with
+
+    threading.Thread(target=wait, daemon=True).start()
