@@ -19,10 +19,12 @@ from perdure.classification.preprocessing import Preprocessing, coda_prompt, fro
 from perdure.errors import PerdureError
 from perdure.quiet import quietly
 
-__all__ = ["SMALLWORLD", "Backbone"]
+__all__ = ["EMBEDDED", "SMALLWORLD", "Backbone"]
 
 SMALLWORLD = "smallworld"
 """The name of the image tower that ships with perdure."""
+EMBEDDED = Path(__file__).parents[1] / "smallworld" / "weights" / "encoder"
+"""Where it lies."""
 
 _QKV = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
 _FUSED = "qkv"
@@ -78,8 +80,7 @@ class Backbone:
         ``preprocessing`` is `backbone`, its own configuration, or `coda-prompt`. Weights are read
         from safetensors alone. PerdureError says in one sentence what is missing or wrong.
         """
-        embedded = Path(__file__).parents[1] / "smallworld" / "weights" / "encoder"
-        where = str(embedded) if str(name) == SMALLWORLD else str(name)
+        where = str(EMBEDDED) if str(name) == SMALLWORLD else str(name)
         if preprocessing not in ("backbone", "coda-prompt"):
             raise ValueError(
                 f"preprocessing is {preprocessing!r}, but must be 'backbone' or 'coda-prompt'"

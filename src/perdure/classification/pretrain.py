@@ -1,4 +1,4 @@
-"""The recipe of a small vision transformer for 64 x 64 photographs, trained on a tree of classes.
+"""The recipe of a small tower for 64 x 64 photographs: smallworld's own, trained on a tree of classes.
 
     python -m perdure.classification.pretrain --data pretrain-100.zip --work DIR --steps N
 
@@ -19,11 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import ViTConfig, ViTModel
+from transformers import PreTrainedModel
 
-from perdure import precision
+from perdure.classification.backbone import EMBEDDED, SMALLWORLD, Backbone
 from perdure.classification.pictures import Split
-from perdure.classification.preprocessing import Preprocessing
 from perdure.classification.streams import open_stream
 from perdure.smallworld.train.loop import Schedule, train
 
@@ -35,30 +34,20 @@ CROP = 0.25
 LR = 1e-3
 CHECKED = 1000
 """Test pictures that the accuracy along the way is measured on."""
-SIZES = {
-    "hidden_size": 192,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 3,
-    "intermediate_size": 768,
-    "image_size": 64,
-    "patch_size": 8,
-}
-"""2.7 million parameters, 5.4 MB in fp16."""
 
 
 class Pretraining(nn.Module):
     """The tower, and a linear head over the classes."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, device: str) -> None:
         super().__init__()
-        self.tower = ViTModel(ViTConfig(**SIZES), add_pooling_layer=False)
-        self.head = nn.Linear(SIZES["hidden_size"], classes)
+        self.backbone = Backbone.open(SMALLWORLD, device=device)
+        self.tower = self.backbone.tower.requires_grad_(True)
+        self.head = nn.Linear(self.backbone.width, classes, device=device)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits (N, classes), fp32, of pixels (N, 3, 64, 64)."""
-        with precision.autocast(pixels.device):
-            features = self.tower(pixels).last_hidden_state[:, 0]
-        logits: Tensor = self.head(features.float())
+        logits: Tensor = self.head(self.backbone.features(pixels))
         return logits
 
 
@@ -68,19 +57,20 @@ def pretrain(data: Path, work: Path, *, steps: int, seed: int = 0, device: str =
     ``work`` gets a checkpoint, `log.jsonl` and the tower. PerdureError where the data is broken.
     """
     stream = open_stream("folders", data)
-    scheme = Preprocessing(size=SIZES["image_size"])
     torch.manual_seed(seed)
-    model = Pretraining(len(stream.classes)).to(device)
+    model = Pretraining(len(stream.classes), device=device)
+    scheme, start = model.backbone.preprocessing, model.backbone.hash
 
     def loss_of(generator: torch.Generator, step: int) -> tuple[Tensor, Mapping[str, float]]:
         index = torch.randint(len(stream.train.pictures), (BATCH,), generator=generator)
         some = [stream.train.pictures[i] for i in index.tolist()]
-        pixels = scheme.augmented(some, generator, crop=CROP, flip=True).to(device)
-        share = 0.5 + 0.5 * torch.rand(BATCH, generator=generator).to(device)
-        other = torch.randperm(BATCH, generator=generator).to(device)
-        labels = torch.from_numpy(stream.train.labels)[index].to(device)
+        pixels = scheme.augmented(some, generator, crop=CROP, flip=True)
+        share = 0.5 + 0.5 * torch.rand(BATCH, generator=generator)
+        other = torch.randperm(BATCH, generator=generator)
+        labels = torch.from_numpy(stream.train.labels)[index]
         mix = share[:, None, None, None]
         logits = model(mix * pixels + (1 - mix) * pixels[other])
+        share, labels = share.to(logits.device), labels.to(logits.device)
 
         def cross_entropy(targets: Tensor) -> Tensor:
             return F.cross_entropy(logits, targets, reduction="none", label_smoothing=SMOOTHING)
@@ -89,7 +79,7 @@ def pretrain(data: Path, work: Path, *, steps: int, seed: int = 0, device: str =
         return mixed.mean(), {}
 
     def check() -> Mapping[str, float]:
-        return {"accuracy": _accuracy(model, scheme, stream.test, CHECKED)}
+        return {"accuracy": _accuracy(model, stream.test, CHECKED)}
 
     schedule = Schedule(
         steps=steps, lr=LR, decay=0.3, warmup=min(500, steps), weight_decay=0.05, ema=0.999
@@ -98,49 +88,39 @@ def pretrain(data: Path, work: Path, *, steps: int, seed: int = 0, device: str =
     facts = {
         "command": f"python -m perdure.classification.pretrain --steps {steps} --seed {seed}",
         "data": {"name": data.name, "sha256": _sha256(data), "classes": list(stream.classes)},
+        "start": {"name": SMALLWORLD, "hash": start},
         "pictures": len(stream.train.pictures),
         "batch": BATCH,
         "steps": steps,
         "lr": LR,
         "parameters": sum(p.numel() for p in model.tower.parameters()),
-        "test_accuracy": _accuracy(model, scheme, stream.test, len(stream.test.pictures)),
+        "test_accuracy": _accuracy(model, stream.test, len(stream.test.pictures)),
     }
-    return _write(model, scheme, facts, work / "tower")
+    return _write(model, facts, work / "tower")
 
 
 @torch.no_grad()
-def _accuracy(model: Pretraining, scheme: Preprocessing, test: Split, count: int) -> float:
+def _accuracy(model: Pretraining, test: Split, count: int) -> float:
     """Share of right answers on ``count`` test pictures, spread evenly."""
     chosen = torch.linspace(0, len(test.labels) - 1, min(count, len(test.labels))).long().tolist()
     model.eval()
-    device = model.head.weight.device
-    right = 0
+    scheme, right = model.backbone.preprocessing, 0
     for start in range(0, len(chosen), 256):
         own = chosen[start : start + 256]
-        said = model(scheme.plain([test.pictures[i] for i in own]).to(device)).argmax(dim=1)
+        said = model(scheme.plain([test.pictures[i] for i in own])).argmax(dim=1)
         right += int((said.cpu() == torch.from_numpy(test.labels[own])).sum())
     model.train()
     return right / len(chosen)
 
 
-def _write(
-    model: Pretraining, scheme: Preprocessing, facts: Mapping[str, object], folder: Path
-) -> Path:
+def _write(model: Pretraining, facts: Mapping[str, object], folder: Path) -> Path:
     """The tower in fp16, as transformers reads it, its preprocessing and its recipe; put whole."""
     partial = folder.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model.tower.half().save_pretrained(partial)
-    config = {
-        "image_processor_type": "ViTImageProcessor",
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "size": {"height": scheme.size, "width": scheme.size},
-        "image_mean": list(scheme.mean),
-        "image_std": list(scheme.std),
-        "resample": scheme.resample,
-    }
-    (partial / "preprocessor_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    tower = model.tower.half()
+    assert isinstance(tower, PreTrainedModel)
+    tower.save_pretrained(partial)
+    shutil.copy(EMBEDDED / "preprocessor_config.json", partial)
     (partial / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)
