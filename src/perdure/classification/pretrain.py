@@ -1,4 +1,4 @@
-"""The recipe of a small tower for 64 x 64 photographs: smallworld's own, trained on a tree of classes.
+"""The recipe of a tower for 64 x 64 photographs: smallworld's own, trained on a tree of classes.
 
     python -m perdure.classification.pretrain --data pretrain-100.zip --work DIR --steps N
 
