@@ -174,7 +174,7 @@ def _after(base: Any, bank: Path, encoder: str, check: bool) -> None:
     """The table of what this concept cost the others."""
     if not check:
         return
-    from perdure.measuring.cost import what_it_cost
+    from perdure.measuring.cost import MOST, what_it_cost
     from perdure.measuring.features import MetricEncoder
 
     try:
@@ -188,3 +188,5 @@ def _after(base: Any, bank: Path, encoder: str, check: bool) -> None:
     for cost in costs:
         table.add_row(f"<{cost.concept}>", f"{cost.likeness_kept:.3f}", f"{1000 * cost.mmd:.1f}")
     console.print(table)
+    if len(costs) >= MOST:
+        note("Of many earlier concepts a few are looked at after each learn, others each time.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -113,6 +114,22 @@ class Painter:
             self.base.fold({})
         return [pictures[i] for i in range(len(prompts))]
 
+    @torch.no_grad()
+    def fingerprint(self, prompt: str) -> str:
+        """Of all that decides how a prompt is drawn, but for seeds and settings.
+
+        SHA-256 of the text's states, the folded deltas and what is added to keys and values: on one
+        machine equal fingerprints draw equal pictures, whatever else the banks hold.
+        """
+        self._prepare([prompt])
+        decides = {"states": self._states([prompt]), **self._mixed(prompt)}
+        decides |= {f"added {layer}": extra for layer, extra in self._added([prompt]).items()}
+        digest = hashlib.sha256()
+        for name, tensor in sorted(decides.items()):
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def _prepare(self, texts: Iterable[str]) -> None:
         """Target layers as this bank needs them, and the tokens that these texts speak of."""
         self.base.aim(self.method.targets)
@@ -124,14 +141,15 @@ class Painter:
 
     @torch.no_grad()
     def _fold_for(self, prompt: str) -> None:
+        self.base.fold(self._mixed(prompt))
+
+    def _mixed(self, prompt: str) -> Deltas:
         spoken, states = known_in(prompt, self.rows), None
         if self.method.mixes_by == "prompt":
             states = typical(self._states([prompt]))[0].float()
         if isinstance(self.method, Together):
-            mixed = self.method.mix_together(self.kept, self.together, sorted(spoken), states)
-        else:
-            mixed = self.method.mix(self.kept, sorted(spoken), states)
-        self.base.fold(mixed)
+            return self.method.mix_together(self.kept, self.together, sorted(spoken), states)
+        return self.method.mix(self.kept, sorted(spoken), states)
 
     @torch.no_grad()
     def _states(self, prompts: Sequence[str]) -> Tensor:

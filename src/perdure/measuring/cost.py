@@ -1,7 +1,9 @@
 """What a new concept cost the earlier ones, seen without any old picture.
 
 Right after a concept is learned it is drawn with fixed seeds, and these drawings stay beside its
-task; after every later learn the same seeds are drawn again and compared with them.
+task; after later learns the same seeds are drawn again and compared with them. So that the look
+costs the same however full the bank is, each learn looks at a few, in turn, and draws none whose
+drawing cannot have changed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -21,9 +24,12 @@ from perdure.measuring.evaluate import PLAIN
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import mmd
 
-__all__ = ["Cost", "what_it_cost"]
+__all__ = ["MOST", "Cost", "what_it_cost"]
 
 SEEDS = range(500, 504)
+MOST = 20
+"""Earlier concepts that are looked at after one learn."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +44,12 @@ class Cost:
 
 
 def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) -> list[Cost]:
-    """Draw every concept again, keep the newest's drawings, and say what the last task cost.
+    """Draw earlier concepts again, keep the newest's drawings, and say what the last task cost.
 
-    Writes into the last task's folder: `previews/<concept>-<seed>.png` for its own concepts,
-    `cost.json`, and `cost.png`, a strip a concept with then above now.
+    All earlier concepts up to ``MOST``; of more, about as many, others than after the learn before.
+    Writes into the last task's folder: `previews/<concept>-<seed>.png` for its own concepts, with
+    their fingerprint (`Painter.fingerprint`), `cost.json`, and `cost.png`, a strip a concept with
+    then beside now.
     """
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     painter = Painter(base, bank)
@@ -49,22 +57,26 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     for name in last.concepts:
         for seed, picture in zip(SEEDS, _drawn(painter, name), strict=True):
             bank.add_task_file(last, f"previews/{name}-{seed}.png", _png(picture))
+        print_of = painter.fingerprint(_prompt(name)).encode()
+        bank.add_task_file(last, f"previews/{name}.sha256", print_of)
     costs, strips = [], []
-    for task in bank.tasks[:-1]:
-        for name in task.concepts:
-            paths = [bank.task_folder(task) / f"previews/{name}-{seed}.png" for seed in SEEDS]
-            if not all(path.exists() for path in paths):
-                continue
-            then, now = [Image.open(path).convert("RGB") for path in paths], _drawn(painter, name)
-            before, after = encoder.identities(then), encoder.identities(now)
-            costs.append(
-                Cost(
-                    concept=name,
-                    likeness_kept=float((before * after).sum(1).mean()),
-                    mmd=mmd(before, after),
-                )
+    earlier = [(task, name) for task in bank.tasks[:-1] for name in task.concepts]
+    for task, name in _in_turn(earlier, len(bank.tasks)):
+        previews = bank.task_folder(task) / "previews"
+        paths = [previews / f"{name}-{seed}.png" for seed in SEEDS]
+        if not all(path.exists() for path in paths):
+            continue
+        then = [Image.open(path).convert("RGB") for path in paths]
+        now = then if _unchanged(painter, name, previews) else _drawn(painter, name)
+        before, after = encoder.identities(then), encoder.identities(now)
+        costs.append(
+            Cost(
+                concept=name,
+                likeness_kept=float((before * after).sum(1).mean()),
+                mmd=mmd(before, after),
             )
-            strips += [*then, *now]
+        )
+        strips += [*then, *now]
     rows = {"encoder": encoder.identity_name, "costs": [asdict(cost) for cost in costs]}
     bank.add_task_file(last, "cost.json", json.dumps(rows, indent=1).encode())
     if strips:
@@ -72,8 +84,24 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     return costs
 
 
+def _in_turn(earlier: Sequence[T], turn: int) -> Sequence[T]:
+    """At most ``MOST`` of them, evenly spread; one turn after another comes to all."""
+    apart = max(1, -(-len(earlier) // MOST))
+    return earlier[turn % apart :: apart]
+
+
+def _prompt(name: str) -> str:
+    return PLAIN.format(f"<{name}>")
+
+
 def _drawn(painter: Painter, name: str) -> Sequence[Image.Image]:
-    return painter.draw([PLAIN.format(f"<{name}>")] * len(SEEDS), seeds=SEEDS)
+    return painter.draw([_prompt(name)] * len(SEEDS), seeds=SEEDS)
+
+
+def _unchanged(painter: Painter, name: str, previews: Path) -> bool:
+    """Whether the concept is drawn now as it was when its previews were."""
+    path = previews / f"{name}.sha256"
+    return path.exists() and path.read_text() == painter.fingerprint(_prompt(name))
 
 
 def _png(picture: Image.Image) -> bytes:

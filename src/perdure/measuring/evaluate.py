@@ -126,9 +126,10 @@ def evaluate(
     drawn: dict[str, dict[int, list[Image.Image]]] = {}
     at_first: dict[str, Tensor] = {}
     in_context: dict[str, list[tuple[str, Image.Image]]] = {}
+    drawings = _Drawings()
     untouched = Painter(base, bank, upto=0)
     seeds = list(range(seed, seed + 2 * len(ORDINARY)))
-    ordinary = encoder.pictures(untouched.draw([*ORDINARY, *ORDINARY], seeds=seeds))
+    ordinary = encoder.pictures(drawings.draw(untouched, [*ORDINARY, *ORDINARY], seeds))
     for task, record in enumerate(bank.tasks):
         painter = Painter(base, bank, upto=task + 1)
         cells: dict[str, dict[str, float | None]] = {}
@@ -136,18 +137,18 @@ def evaluate(
         at_end = task == len(bank.tasks) - 1
         apart: float | None = None
         if moments == "all" or at_end:
-            drift = encoder.pictures(painter.draw([*ORDINARY, *ORDINARY], seeds=seeds))
+            drift = encoder.pictures(drawings.draw(painter, [*ORDINARY, *ORDINARY], seeds))
             apart = float(1 - (drift * ordinary).sum(1).mean())
         for name in painter.rows:
             if moments == "ends" and not at_end and name not in record.concepts:
                 continue
             spoken = (phrases or {}).get(name, "{}").format(f"<{name}>")
-            plain = painter.draw(
-                [PLAIN.format(spoken)] * pictures, seeds=range(seed, seed + pictures)
+            plain = drawings.draw(
+                painter, [PLAIN.format(spoken)] * pictures, range(seed, seed + pictures)
             )
             drawn.setdefault(name, {})[task] = plain
             prompts = [text.format(spoken) for text in contexts]
-            shown = painter.draw(prompts, seeds=range(seed, seed + len(prompts)))
+            shown = drawings.draw(painter, prompts, range(seed, seed + len(prompts)))
             in_context[name] = list(zip(prompts, shown, strict=True))
             features, who = encoder.pictures(plain), encoder.identities(plain)
             noun = (nouns or {}).get(name) or bank.metadata(name)["facts"].get("nouns", {}).get(
@@ -182,6 +183,26 @@ def evaluate(
         bounds=bounds,
         encoder=encoder.name,
     )
+
+
+class _Drawings:
+    """Draws, but not again what would come out the same: where tasks do not depend on each other,
+    later ones often leave a prompt as it was."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[str, ...], ...], list[Image.Image]] = {}
+
+    def draw(
+        self, painter: Painter, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """As `Painter.draw`."""
+        if not painter.method.independent:
+            return painter.draw(prompts, seeds=seeds)
+        prints = tuple(painter.fingerprint(prompt) for prompt in dict.fromkeys(prompts))
+        key = (tuple(prompts), tuple(map(str, seeds)), prints)
+        if key not in self._known:
+            self._known[key] = painter.draw(prompts, seeds=seeds)
+        return self._known[key]
 
 
 def _bounds(
