@@ -20,6 +20,7 @@ from perdure.errors import PerdureError
 from perdure.measuring.latex import escape, latex_table
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import Column, cells
+from perdure.methods.c_lora import CLoRA
 
 NAMES = ("ada", "ben", "cleo")
 VOID = {"meta", "img", "line", "circle", "path", "rect"}
@@ -329,6 +330,16 @@ def test_a_row_never_mixes_unlike_runs(tmp_path: Path, changed: dict, word: str)
     with pytest.raises(PerdureError, match=f"differ in their {word}") as told:
         write_results(tmp_path)
     assert one.name in str(told.value) and other.name in str(told.value)
+
+
+def test_a_record_from_before_an_option_was_there_is_one_of_its_default(tmp_path: Path) -> None:
+    penalty = CLoRA.Config().penalty
+    record(tmp_path, "c-lora", seed=0, config={"rank": 8})
+    record(tmp_path, "c-lora", seed=1, config={"rank": 8, "penalty": penalty})
+    assert len(read_results(tmp_path).methods) == 1
+    record(tmp_path, "c-lora", seed=2, config={"rank": 8, "penalty": 2 * penalty})
+    with pytest.raises(PerdureError, match="differ in their configuration"):
+        read_results(tmp_path)
 
 
 def test_unlike_methods_are_told_of_at_the_top(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from perdure.classification.coda_prompt import (
     prompted,
 )
 from perdure.classification.lwf import LwF
-from perdure.classification.moments import averaged, input_moments
+from perdure.classification.moments import gathered, input_moments
 from perdure.classification.objective import distillation, masked_cross_entropy
 from perdure.measuring.matrix import TaskMatrix, forgetting_coda, forgetting_max
 from perdure.methods.feature_space import FeatureSpace, FeatureSpaceLearner
@@ -96,8 +96,9 @@ def test_moments_are_the_mean_of_products_of_all_inputs(kind: str) -> None:
     assert set(found) == set(backbone.layers)
     distinct = {id(C) for C in found.values()}
     assert len(distinct) == 2  # queries, keys and values of a block read the same
-    again = averaged(found, 1, {layer: 3 * C for layer, C in found.items()})
-    assert torch.allclose(again[name], 2 * found[name])
+    thrice = {layer: 3 * C for layer, C in found.items()}
+    assert torch.allclose(gathered(found, 1, thrice)[name], 2 * found[name])
+    assert torch.allclose(gathered(found, 1, thrice, "sum")[name], 4 * found[name])
 
 
 def test_feature_space_with_moments_by_layer_adds_up_each_layers_own() -> None:

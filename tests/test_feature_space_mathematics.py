@@ -1,5 +1,6 @@
 """Feature-space against explicit sums (see docs/methods/feature-space.md)."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -182,6 +183,11 @@ def test_the_moments_of_a_base_are_the_weighted_mean_over_prompts_and_positions(
     assert C.dtype == torch.float32 and torch.equal(C, C.T)
     assert torch.allclose(C.double(), total / weights, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(C, moments(base), rtol=1e-3)
+    summed = moments(base, bank, weight=2.0, gather="sum")
+    assert torch.allclose(summed.double(), total / len(CAPTIONS), rtol=1e-4, atol=1e-5)
+    assert build("feature-space", gather="sum").moments_are == "sum"
+    with pytest.raises(ValueError, match="gather is 'max', but must be 'mean' or 'sum'"):
+        build("feature-space", gather="max")
     assert len(set(CAPTIONS)) == 384 and len(set(TEMPLATES)) == 15
 
 
@@ -221,11 +227,27 @@ def with_rows(path: Path, base: Base, rows: dict[str, Tensor]) -> Bank:
     return bank
 
 
+def test_a_bank_from_before_an_option_was_there_goes_on_with_its_default(
+    tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    base = Base.open(tiny, device="cpu")
+    learning = {"method": "feature-space", "options": {"rank": 2}, "steps": 1}
+    teaching.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **learning)
+    index = tmp_path / "bank" / "bank.json"
+    said = json.loads(index.read_text())
+    assert said["config"].pop("gather") == "mean"
+    index.write_text(json.dumps(said))
+    teaching.learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, **learning)
+    learning["options"] = {"rank": 2, "gather": "sum"}
+    with pytest.raises(PerdureError, match="gather"):
+        teaching.learn(base, tmp_path / "bank", {"cy": drawings / "cy"}, **learning)
+
+
 def test_a_learn_that_cannot_start_says_why_and_leaves_the_bank(
     tiny: Path, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = Base.open(tiny, device="cpu")
-    monkeypatch.setattr(teaching, "moments", lambda base, past: torch.eye(32))
+    monkeypatch.setattr(teaching, "moments", lambda base, past, gather: torch.eye(32))
     learning = {"method": "feature-space", "options": {"rank": 2, "projection": 0.99}, "steps": 1}
     with pytest.raises(PerdureError, match="feature-space cannot start: .*lower the projection"):
         teaching.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **learning)

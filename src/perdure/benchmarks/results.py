@@ -10,6 +10,7 @@ from typing import Any
 from perdure.benchmarks.kind import Kind
 from perdure.benchmarks.records import Record, read_records
 from perdure.errors import PerdureError
+from perdure.methods import config_to_json
 
 __all__ = ["MethodRuns", "Results", "read_results"]
 
@@ -131,7 +132,7 @@ def _check(one: Record, other: Record) -> None:
             "delete one of them."
         )
     for key, name in (*one.kind.alike.items(), *_OWN.items()):
-        mine, theirs = (_comparable(key, record.data[key]) for record in (one, other))
+        mine, theirs = (_comparable(key, record) for record in (one, other))
         if mine != theirs:
             raise PerdureError(
                 f"{one.path} and {other.path} are runs of one method, but differ in their {name}: "
@@ -139,9 +140,12 @@ def _check(one: Record, other: Record) -> None:
             )
 
 
-def _comparable(key: str, value: Any) -> Any:
+def _comparable(key: str, record: Record) -> Any:
+    value, method = record.data[key], record.kind.methods.get(record.data["method"])
     if key == "settings":
         return {name: one for name, one in value.items() if name not in _OF_THE_TASK}
+    if key == "config" and method is not None:  # an older record lacks a newer option
+        return {**config_to_json(method.Config()), **value}
     return value
 
 

@@ -20,7 +20,7 @@ from perdure.classification.coda_prompt import CodaPrompt, prompted
 from perdure.classification.finetuning import Replay
 from perdure.classification.loop import START, Old, Progress, Task, train
 from perdure.classification.lwf import LwF
-from perdure.classification.moments import averaged, input_moments
+from perdure.classification.moments import gathered, input_moments
 from perdure.classification.pictures import Pictures, as_pictures
 from perdure.classification.preprocessing import Preprocessing
 from perdure.classification.registry import build_classifier
@@ -271,7 +271,8 @@ class ContinualClassifier:
         if isinstance(learner, InfLoRALearner):
             learner.absorb(found)
         else:
-            self.moments = averaged(self.moments, len(self.tasks), found)
+            how = self.method.moments_are
+            self.moments = gathered(self.moments, len(self.tasks), found, how)
 
     def _remember(self, pictures: Pictures, targets: Tensor, generator: torch.Generator) -> None:
         """Keep a few pictures of each new class, at the backbone's size, where the method does."""

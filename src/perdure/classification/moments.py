@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from perdure.classification.backbone import Backbone
 
-__all__ = ["averaged", "input_moments", "readers"]
+__all__ = ["gathered", "input_moments", "readers"]
 
 
 def readers(layers: Iterable[str]) -> dict[str, str]:
@@ -51,10 +52,16 @@ def input_moments(backbone: Backbone, batches: Iterable[Tensor]) -> dict[str, Te
     return {layer: means[first] for layer, first in leading.items()}
 
 
-def averaged(old: Mapping[str, Tensor], tasks: int, new: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The mean over all tasks, each counting alike: `old` is the mean over ``tasks`` of them."""
+def gathered(
+    old: Mapping[str, Tensor],
+    tasks: int,
+    new: Mapping[str, Tensor],
+    how: Literal["mean", "sum"] = "mean",
+) -> dict[str, Tensor]:
+    """The mean or the sum over all tasks, each counting alike: `old` is that over ``tasks``."""
+    weight, count = (tasks, tasks + 1) if how == "mean" else (1, 1)
     made: dict[int, Tensor] = {}
     for layer, C in new.items():
         if id(C) not in made:
-            made[id(C)] = (old[layer] * tasks + C) / (tasks + 1) if tasks else C
+            made[id(C)] = (old[layer] * weight + C) / count if tasks else C
     return {layer: made[id(C)] for layer, C in new.items()}

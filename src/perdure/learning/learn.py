@@ -221,7 +221,8 @@ def bank_for(
         asked = method or bank.method
         known = bank.config if asked == bank.method else {}
         made = build_method(asked, base, {**known, **(options or {})})
-        bank.check_method(made.name, made.describe()["config"])
+        if made.describe() != build(bank.method, **bank.config).describe():
+            bank.check_method(made.name, made.describe()["config"])
     return bank
 
 
@@ -277,7 +278,7 @@ def _run(
     base.tokens.set({})
     own = prior(base, settings) if settings.prior else None
     past = bank if method.moments_of_past else None
-    features = moments(base, past) if method.needs_moments else None
+    features = moments(base, past, gather=method.moments_are) if method.needs_moments else None
     old_rows = bank.rows() if method.replays else {}  # of the concepts that a batch can speak of
     base.tokens.set({**old_rows, **new_rows})
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -72,20 +73,29 @@ PAST_WEIGHT = 3.0
 
 
 @torch.no_grad()
-def moments(base: Base, past: Bank | None = None, *, weight: float = PAST_WEIGHT) -> Tensor:
+def moments(
+    base: Base,
+    past: Bank | None = None,
+    *,
+    weight: float = PAST_WEIGHT,
+    gather: Literal["mean", "sum"] = "mean",
+) -> Tensor:
     """`C` (d_text, d_text), fp32: the weighted mean of `c c^T` over prompts and their positions.
 
     Args:
         base: its tokens are set to those of past concepts, where the sum over them must grow.
         past: a bank whose lock is held; each of its concepts is in every one of `TEMPLATES`.
         weight: of these prompts; each of `CAPTIONS` counts 1.
+        gather: `sum` divides by the captions' weight alone, so that a prompt counts the same
+            however many concepts there are.
 
     All positions count, the begin, end and padding ones too: the layers read them all.
     """
     total, count = _summed(base, CAPTIONS), float(len(CAPTIONS))
     if past is not None and past.concepts:
         total = total + weight * _of_concepts(base, past, total)
-        count += weight * len(TEMPLATES) * len(past.concepts)
+        if gather == "mean":
+            count += weight * len(TEMPLATES) * len(past.concepts)
     C = total / count
     return ((C + C.T) / 2).float()
 

@@ -9,6 +9,7 @@ read different features, as in a vision transformer, each has a C of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +93,16 @@ class FeatureSpace(Summed):
         projection: float = 0.0
         """Hard projection: the B of every layer stays off the leading eigenvectors of C that
         together hold this share of its trace, from 0 (off) to below 1."""
+        gather: Literal["mean", "sum"] = "mean"
+        """How C gathers concepts (in classification: tasks): their mean, in which each weighs less
+        the more there are, or their sum, in which each keeps the weight that it began with."""
 
         def __post_init__(self) -> None:
             check_whole("feature-space", "rank", self.rank, 1)
+            if self.gather not in ("mean", "sum"):
+                raise ValueError(
+                    f"feature-space: gather is {self.gather!r}, but must be 'mean' or 'sum'"
+                )
             check_number("feature-space", "penalty", self.penalty, 0)
             check_number("feature-space", "projection", self.projection, 0)
             if self.projection >= 1:
@@ -104,6 +112,10 @@ class FeatureSpace(Summed):
                 )
 
     config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.moments_are = self.config.gather
 
     def start(
         self,

@@ -169,6 +169,9 @@ class Method(ABC):
     """Does `start` need `moments`? Where not, none are computed and none are passed."""
     moments_of_past: ClassVar[bool] = True
     """Are the prompts of past concepts among the moments, or ordinary captions alone?"""
+    moments_are: Literal["mean", "sum"] = "mean"
+    """How moments gather what was learned: a mean, in which each counts less the more there are, or
+    a sum, in which each counts what it always did."""
     all_at_once: ClassVar[bool] = False
     """Are all concepts learned in the one task that a bank can have?"""
 
