@@ -22,7 +22,8 @@ class FitSettings:
     """Learning rate of what the method trains; None is the method's own: 5e-4 for low-rank deltas
     [paper], 5e-5 for whole matrices [ours], 1e-3 for prompts [code]."""
     head_lr: float | None = None
-    """Learning rate of the head; None is 5e-4, or 1e-3 with prompts."""
+    """Learning rate of the head; None is 5e-4, or 1e-3 with prompts: for hundreds of steps a task.
+    With few, raise it first."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """How both rates go from epoch to epoch: as given, or CODA-Prompt's quarter of a cosine."""
     crop: float = 0.25
