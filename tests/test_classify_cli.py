@@ -94,6 +94,7 @@ def test_several_methods_and_choices_are_rows_of_one_table(
         (["--method", "dora"], "no method 'dora': choose from c-lora"),
         (["--method", "ft", "--option", "rank=2"], "ft has no option 'rank'"),
         (["--vary", "rate=1"], "no fit option 'rate'"),
+        (["--method", "probe", "--lr", "1e-3"], "lr has no effect: probe trains the head alone"),
         (["--vary", "epochs=2,3"], "epochs is varied, and given beside that"),
         (["--vary", "lr"], "has no values"),
         (["--data", "nowhere"], "There is no nowhere"),

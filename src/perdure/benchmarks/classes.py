@@ -21,7 +21,8 @@ _COLUMNS = (
     Column(key="stored", title="stored", digits=0, higher_is_better=False),
     Column(key="seconds", title="s a task", digits=1, higher_is_better=False),
 )
-_ORDER = (  # what simply goes on, the papers' methods, ours, what keeps pictures, and the bound
+_ORDER = (  # what stays, what simply goes on, the papers', ours, what keeps pictures, the bound
+    "probe",
     "ft",
     "ft++",
     "lwf",

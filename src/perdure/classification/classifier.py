@@ -23,7 +23,7 @@ from perdure.classification.lwf import LwF
 from perdure.classification.moments import gathered, input_moments
 from perdure.classification.pictures import Pictures, as_pictures
 from perdure.classification.preprocessing import Preprocessing
-from perdure.classification.registry import build_classifier
+from perdure.classification.registry import build_classifier, check_rate
 from perdure.classification.settings import FitSettings, settings_from
 from perdure.errors import PerdureError
 from perdure.methods.feature_space import FeatureSpace
@@ -67,6 +67,7 @@ class ContinualClassifier:
     ) -> None:
         self.method = build_classifier(method, options or {})
         self.settings = settings or FitSettings()
+        check_rate(self.method, self.settings.lr)
         if not isinstance(backbone, Backbone):
             backbone = Backbone.open(backbone, preprocessing=preprocessing, device=device)
         self.backbone = backbone

@@ -9,6 +9,7 @@ from typing import Any
 from perdure.classification.coda_prompt import CodaPrompt
 from perdure.classification.finetuning import FineTuning, MaskedFineTuning, Replay
 from perdure.classification.lwf import LwF
+from perdure.classification.probe import LinearProbe
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.ewc import EWC
 from perdure.methods.feature_space import FeatureSpace
@@ -20,7 +21,7 @@ from perdure.methods.registry import build_from
 from perdure.methods.sequential import SequentialFull
 from perdure.methods.stamina import Stamina
 
-__all__ = ["CLASSIFIERS", "build_classifier", "rates_of"]
+__all__ = ["CLASSIFIERS", "build_classifier", "check_rate", "rates_of"]
 
 CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
     {
@@ -33,6 +34,7 @@ CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
             FineTuning,
             InfLoRA,
             Joint,
+            LinearProbe,
             LoRA,
             LwF,
             MaskedFineTuning,
@@ -44,7 +46,7 @@ CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
 
 
 PENALTIES: Mapping[str, float] = MappingProxyType(
-    {"c-lora": 1e4, "ewc": 1e4, "feature-space": 0.1, "stamina": 1e4}
+    {"c-lora": 1e6, "ewc": 1e6, "feature-space": 1.0, "stamina": 1e6}
 )
 """The weight of a penalty where none is given, chosen on `smallworld-classes-40-tuning`: those of
 the classes themselves are for drawing, where the loss and the layers are others."""
@@ -54,6 +56,14 @@ def build_classifier(name: str, options: Mapping[str, Any]) -> Method:
     """The method with these options; ValueError names what exists where one does not."""
     own = {"penalty": PENALTIES[name]} if name in PENALTIES else {}
     return build_from(CLASSIFIERS, name, {**own, **options})
+
+
+def check_rate(method: Method, lr: float | None) -> None:
+    """ValueError where a learning rate was given to a method that trains the head alone."""
+    if lr is not None and not method.trains_weights:
+        raise ValueError(
+            f"lr has no effect: {method.name} trains the head alone, whose rate is head_lr"
+        )
 
 
 def rates_of(method: Method) -> tuple[float, float]:

@@ -18,7 +18,7 @@ import transformers
 from perdure.classification.classifier import ContinualClassifier
 from perdure.classification.loop import Progress
 from perdure.classification.pictures import Split
-from perdure.classification.registry import CLASSIFIERS, build_classifier
+from perdure.classification.registry import CLASSIFIERS, build_classifier, check_rate
 from perdure.classification.saving import INDEX
 from perdure.classification.settings import FitSettings
 from perdure.classification.streams import open_stream
@@ -65,7 +65,7 @@ class ClassificationRun:
     def __post_init__(self) -> None:
         if self.tasks < 1:
             raise ValueError(f"tasks is {self.tasks}, but must be at least 1")
-        build_classifier(self.method, self.options)
+        check_rate(build_classifier(self.method, self.options), self.settings.lr)
 
     @property
     def asked(self) -> dict[str, Any]:
