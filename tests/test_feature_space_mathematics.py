@@ -185,7 +185,7 @@ def test_the_moments_of_a_base_are_the_weighted_mean_over_prompts_and_positions(
     assert not torch.allclose(C, moments(base), rtol=1e-3)
     summed = moments(base, bank, weight=2.0, gather="sum")
     assert torch.allclose(summed.double(), total / len(CAPTIONS), rtol=1e-4, atol=1e-5)
-    assert build("feature-space", gather="sum").moments_are == "sum"
+    assert build("feature-space", gather="mean").moments_are == "mean"
     with pytest.raises(ValueError, match="gather is 'max', but must be 'mean' or 'sum'"):
         build("feature-space", gather="max")
     assert len(set(CAPTIONS)) == 384 and len(set(TEMPLATES)) == 15
@@ -235,10 +235,10 @@ def test_a_bank_from_before_an_option_was_there_goes_on_with_its_default(
     teaching.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **learning)
     index = tmp_path / "bank" / "bank.json"
     said = json.loads(index.read_text())
-    assert said["config"].pop("gather") == "mean"
+    assert said["config"].pop("gather") == "sum"
     index.write_text(json.dumps(said))
     teaching.learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, **learning)
-    learning["options"] = {"rank": 2, "gather": "sum"}
+    learning["options"] = {"rank": 2, "gather": "mean"}
     with pytest.raises(PerdureError, match="gather"):
         teaching.learn(base, tmp_path / "bank", {"cy": drawings / "cy"}, **learning)
 

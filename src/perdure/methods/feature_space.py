@@ -93,9 +93,9 @@ class FeatureSpace(Summed):
         projection: float = 0.0
         """Hard projection: the B of every layer stays off the leading eigenvectors of C that
         together hold this share of its trace, from 0 (off) to below 1."""
-        gather: Literal["mean", "sum"] = "mean"
-        """How C gathers concepts (in classification: tasks): their mean, in which each weighs less
-        the more there are, or their sum, in which each keeps the weight that it began with."""
+        gather: Literal["mean", "sum"] = "sum"
+        """How C gathers concepts (in classification: tasks): their sum, in which each keeps the
+        weight that it began with, or their mean, in which each weighs less the more there are."""
 
         def __post_init__(self) -> None:
             check_whole("feature-space", "rank", self.rank, 1)
