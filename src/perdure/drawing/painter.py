@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,13 @@ class Painter:
     def _fold_for(self, prompt: str) -> None:
         self.base.fold(self._mixed(prompt))
 
+    @cached_property
+    def _of_bank(self) -> Deltas:
+        return self.method.mix(self.kept, ())
+
     def _mixed(self, prompt: str) -> Deltas:
+        if self.method.mixes_by == "bank":
+            return self._of_bank
         spoken, states = known_in(prompt, self.rows), None
         if self.method.mixes_by == "prompt":
             states = typical(self._states([prompt]))[0].float()
