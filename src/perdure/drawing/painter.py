@@ -149,9 +149,9 @@ class Painter:
         return self.method.mix(self.kept, ())
 
     def _mixed(self, prompt: str) -> Deltas:
+        spoken, states = known_in(prompt, self.rows), None
         if self.method.mixes_by == "bank":
             return self._of_bank
-        spoken, states = known_in(prompt, self.rows), None
         if self.method.mixes_by == "prompt":
             states = typical(self._states([prompt]))[0].float()
         if isinstance(self.method, Together):
