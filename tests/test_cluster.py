@@ -38,8 +38,8 @@ def address() -> Iterator[str]:
 @pytest.fixture
 def nothing_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without processes of this machine's own, only the cluster is left to do the work."""
-    monkeypatch.delattr("perdure.benchmarks.runner.ProcessPoolExecutor")
-    monkeypatch.delattr("perdure.learning.many.ProcessPoolExecutor")
+    monkeypatch.delattr("perdure.benchmarks.runner.pool_of")
+    monkeypatch.delattr("perdure.learning.many.pool_of")
 
 
 @pytest.mark.usefixtures("nothing_runs_here")
