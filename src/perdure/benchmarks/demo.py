@@ -27,7 +27,7 @@ from perdure.processes import cores, pool_of
 __all__ = ["run_demo"]
 
 METHODS_SHOWN = ("lora", "c-lora", DEFAULT)
-STEPS = 150
+STEPS = 200
 """Of each concept: more than smallworld advises, so that every person is drawn well."""
 
 
