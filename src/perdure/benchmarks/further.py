@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.records import Record, numbers
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
@@ -18,8 +19,10 @@ PARTS = 5
 
 
 def further_tables(results: Results, columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """(heading, Markdown table); none where there is one order of a short stream."""
-    tables = []
+    """(heading, Markdown table) of runs that draw; none where a short stream has one order."""
+    tables: list[tuple[str, str]] = []
+    if results.kind is not DRAWING:
+        return tables
     if rows := _orders(results):
         shown = [column for column in columns if column.key not in ("parameters", "stored")]
         table = markdown_table(rows, shown, first="Method, order")

@@ -31,12 +31,8 @@ def write_results(folder: Path) -> list[Path]:
         (class_words, class_page, "classes.html.j2") if classes else (words, page, "bench.html.j2")
     )
     note = " ".join([*results.warnings(), about.table_note(results)])
-    further = (
-        ""
-        if classes
-        else "".join(
-            f"\n## {heading}\n\n{table}" for heading, table in further_tables(results, columns)
-        )
+    further = "".join(
+        f"\n## {heading}\n\n{table}" for heading, table in further_tables(results, columns)
     )
     texts = {
         "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n{further}",

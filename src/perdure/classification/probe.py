@@ -10,12 +10,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+from perdure.methods.apart import Apart
+from perdure.methods.protocol import Deltas, Kept, Learner, Shapes
 
 __all__ = ["LinearProbe"]
 
 
-class LinearProbe(Method):
+class LinearProbe(Apart):
     name = "probe"
     title = "Linear probe: the backbone stays as it is, the head alone learns"
     paper = "a reference, as in Alain and Bengio, 2016, arXiv 1610.01644"
@@ -31,12 +32,6 @@ class LinearProbe(Method):
         moments: Tensor | None = None,
     ) -> Learner:
         return Learner({}, {})
-
-    def past(self, kept: Sequence[Kept]) -> Deltas:
-        return {}
-
-    def keep(self, learner: Learner) -> dict[str, Tensor]:
-        return {}
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

@@ -111,7 +111,7 @@ def learn(
         base: the frozen model; a new bank is bound to it.
         bank: a bank or its folder, which is made where it is missing.
         concepts: name -> a folder of pictures, or picture files.
-        method: name of the method. Defaults to the bank's own, for a new bank to `c-lora`.
+        method: name of the method. Defaults to the bank's own, for a new bank to `gated`.
         options: the method's options; defaults to the bank's own.
         nouns: concept -> class noun, kept for measuring; training prompts never hold it.
         report: told the progress after every step.
