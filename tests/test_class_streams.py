@@ -17,6 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from perdure.classification import Backbone
+from perdure.classification.backbone import EMBEDDED, PHOTOGRAPHS
 from perdure.classification.drawn import drawn_identities
 from perdure.classification.pictures import Split
 from perdure.classification.preprocessing import Preprocessing, coda_prompt, from_config
@@ -266,7 +267,7 @@ def test_a_tower_with_query_key_value_or_one_fused_layer_is_aimed_at() -> None:
 
 
 def test_backbones_that_cannot_be_opened_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(PerdureError, match="no such folder"):
+    with pytest.raises(PerdureError, match="a hub id, or smallworld or photographs"):
         Backbone.open(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(PerdureError, match="cannot be opened"):
@@ -281,6 +282,28 @@ def test_backbones_that_cannot_be_opened_are_one_sentence(tmp_path: Path) -> Non
     (odd / "config.json").write_text(json.dumps(config | {"model_type": "swin"}))
     with pytest.raises(PerdureError, match="is of the type 'swin'"):
         Backbone.open(odd)
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_embedded_towers_open_by_their_names(name: str) -> None:
+    backbone = Backbone.open(name)
+    assert backbone.name == name and backbone.preprocessing.size == 64
+    assert len(backbone.layers) == 12 and backbone.width == 192
+    assert len({Backbone.open(other).hash for other in EMBEDDED}) == len(EMBEDDED)
+    assert sum(file.stat().st_size for file in EMBEDDED[PHOTOGRAPHS].iterdir()) < 12e6
+
+
+def test_settings_are_chosen_on_pictures_to_train_alone(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    whole = open_stream("tiny-imagenet-100", tree)
+    tuning = open_stream("tiny-imagenet-40-tuning", tree)
+    known = {picture.tobytes() for picture in whole.train.pictures}
+    for split, count in ((tuning.train, 26), (tuning.test, 6)):
+        own = {picture.tobytes() for picture in split.pictures}
+        assert len(own) == count and not own - known
+        known -= own
+    assert not known
+    assert np.array_equal(tuning.test.labels, [0, 1, 1, 2, 3, 3])
 
 
 @pytest.mark.skipif(not STREAM_100.exists(), reason="needs tiny-imagenet/stream-100.zip")

@@ -19,12 +19,14 @@ from perdure.classification.preprocessing import Preprocessing, coda_prompt, fro
 from perdure.errors import PerdureError
 from perdure.quiet import quietly
 
-__all__ = ["EMBEDDED", "SMALLWORLD", "Backbone"]
+__all__ = ["EMBEDDED", "PHOTOGRAPHS", "SMALLWORLD", "Backbone"]
 
-SMALLWORLD = "smallworld"
-"""The name of the image tower that ships with perdure."""
-EMBEDDED = Path(__file__).parents[1] / "smallworld" / "weights" / "encoder"
-"""Where it lies."""
+SMALLWORLD, PHOTOGRAPHS = "smallworld", "photographs"
+EMBEDDED: Mapping[str, Path] = {
+    SMALLWORLD: Path(__file__).parents[1] / "smallworld" / "weights" / "encoder",
+    PHOTOGRAPHS: Path(__file__).parent / "weights" / "photographs",
+}
+"""The towers that ship with perdure, by name, and where they lie."""
 
 _QKV = ("q_proj", "k_proj", "v_proj", "query", "key", "value")
 _FUSED = "qkv"
@@ -75,12 +77,12 @@ class Backbone:
         preprocessing: str = "backbone",
         device: str | torch.device = "cpu",
     ) -> Backbone:
-        """Open `smallworld`, or a ViT or CLIP of transformers by folder or hub id.
+        """Open one of `EMBEDDED`, or a ViT or CLIP of transformers by folder or hub id.
 
         ``preprocessing`` is `backbone`, its own configuration, or `coda-prompt`. Weights are read
         from safetensors alone. PerdureError says in one sentence what is missing or wrong.
         """
-        where = str(EMBEDDED) if str(name) == SMALLWORLD else str(name)
+        where = str(EMBEDDED.get(str(name), name))
         if preprocessing not in ("backbone", "coda-prompt"):
             raise ValueError(
                 f"preprocessing is {preprocessing!r}, but must be 'backbone' or 'coda-prompt'"
@@ -152,7 +154,9 @@ class Backbone:
 def _open_tower(where: str) -> PreTrainedModel:
     folder = Path(where)
     if not folder.is_dir() and where.count("/") != 1:
-        raise PerdureError(f"There is no backbone at {where}: no such folder.")
+        raise PerdureError(
+            f"There is no backbone {where}: give a folder, a hub id, or {' or '.join(EMBEDDED)}."
+        )
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -85,7 +85,11 @@ class Split:
 
     def of(self, classes: Sequence[int]) -> Split:
         """The pictures of these classes, in the order that they lie in."""
-        indices = np.flatnonzero(np.isin(self.labels, classes))
+        return self.where(np.isin(self.labels, classes))
+
+    def where(self, chosen: np.ndarray) -> Split:
+        """The pictures where ``chosen``, a bool for each, is true, in the order that they lie in"""
+        indices = np.flatnonzero(chosen)
         pictures = Selected(self.pictures, indices.tolist())
         return Split(pictures=pictures, labels=self.labels[indices])
 

@@ -120,7 +120,7 @@ def _write(model: Pretraining, facts: Mapping[str, object], folder: Path) -> Pat
     tower = model.tower.half()
     assert isinstance(tower, PreTrainedModel)
     tower.save_pretrained(partial)
-    shutil.copy(EMBEDDED / "preprocessor_config.json", partial)
+    shutil.copy(EMBEDDED[SMALLWORLD] / "preprocessor_config.json", partial)
     (partial / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     partial.replace(folder)

@@ -81,6 +81,22 @@ def _read(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., C
     return opened
 
 
+def _held_out(name: str, reader: Callable[[Path], datasets.Read]) -> Callable[..., ClassStream]:
+    """To choose settings on: of the first classes' pictures to train, every fifth is a test."""
+
+    def opened(path: Path | None) -> ClassStream:
+        assert path is not None  # `check_stream`
+        classes, train, _ = reader(path)
+        some = train.of(range(_TUNED))
+        fifth = np.arange(len(some.labels)) % 5 == 4
+        return ClassStream(
+            name=name, classes=classes[:_TUNED], train=some.where(~fifth), test=some.where(fifth)
+        )
+
+    return opened
+
+
+_TUNED = 40
 _DRAWN = {
     "smallworld-classes-100": (25, "benchmark"),
     "smallworld-classes-40-tuning": (10, "tuning"),
@@ -90,6 +106,7 @@ STREAMS: Mapping[str, Callable[[Path | None], ClassStream]] = MappingProxyType(
     {
         **{name: _drawn(name, each, split) for name, (each, split) in _DRAWN.items()},
         "tiny-imagenet-100": _read("tiny-imagenet-100", datasets.folder_tree),
+        "tiny-imagenet-40-tuning": _held_out("tiny-imagenet-40-tuning", datasets.folder_tree),
         "cifar-100": _read("cifar-100", datasets.cifar_100),
         "imagenet-r": _read("imagenet-r", datasets.imagenet_r),
         "folders": _read("folders", datasets.folder_tree),

@@ -40,7 +40,8 @@ def classify(
         typer.Option(help="Values to try, such as lr=1e-3,5e-4 or method.penalty=1,10."),
     ] = None,
     backbone: Annotated[
-        str, typer.Option(help="smallworld, or a folder or hub id of a ViT or CLIP.")
+        str,
+        typer.Option(help="smallworld, photographs, or a folder or hub id of a ViT or CLIP."),
     ] = "smallworld",
     preprocessing: Annotated[
         str, typer.Option(help="backbone (its own configuration) or coda-prompt.")
