@@ -22,6 +22,7 @@ from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, people, stream
 from perdure.cli import app
 from perdure.errors import PerdureError
+from perdure.measuring import evaluate
 from perdure.measuring.pairs import halves, recognise, score_pairs
 from perdure.smallworld.unnamed import in_style
 from perdure.smallworld.world import SPLITS
@@ -190,11 +191,15 @@ def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
     assert set(record.data["together"]) == {"pairs", "plain", "boxes"}
 
 
-def test_the_ends_of_a_long_stream_are_measured_alone(cell: Run) -> None:
-    ends = replace(
-        cell, record=cell.record.with_name("ends.json"), moments="ends", pairs=0
+def test_a_long_stream_is_measured_whole_at_milestones_alone(
+    cell: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [n for n in range(1, 201) if evaluate.is_milestone(n)] == [1, 2, 5, 10, 20, 50, 100, 200]
+    monkeypatch.setattr(evaluate, "is_milestone", lambda count: count == 1)
+    long = replace(
+        cell, record=cell.record.with_name("long.json"), moments="milestones", pairs=0
     )  # the same bank: nothing is learned again
-    facts = run(ends)
+    facts = run(long)
     rows = facts["matrix"]["scores"]["identity"]
     measured = [[value is not None for value in row] for row in rows]
     assert measured == [[True, False, False], [False, True, False], [True, True, True]]

@@ -67,6 +67,21 @@ def test_a_tree_of_classes_is_read_from_a_folder_or_a_zip(
     assert np.array_equal(own.pictures[0], first) and set(own.labels.tolist()) == {1}
 
 
+def test_a_tree_without_a_split_is_split_by_class(tmp_path: Path) -> None:
+    tree = write_tree(tmp_path / "tree")
+    stream = open_stream("folders", tree / "train")
+    assert stream.classes == ("class0", "class1", "class2", "class3")
+    assert np.array_equal(np.bincount(stream.train.labels), [6] * 4)
+    assert np.array_equal(np.bincount(stream.test.labels), [2] * 4)
+    known = [p.tobytes() for split in (stream.train, stream.test) for p in split.pictures]
+    whole = [p.tobytes() for p in open_stream("folders", tree).train.pictures]
+    assert sorted(known) == sorted(whole)
+    for file in list((tree / "train" / "class0").iterdir())[1:]:
+        file.unlink()
+    with pytest.raises(PerdureError, match="the class class0 has one picture"):
+        open_stream("folders", tree / "train")
+
+
 def test_broken_trees_are_one_sentence(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree")
     (tmp_path / "empty").mkdir()

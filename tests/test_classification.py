@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from classifying import coloured, make_backbone, save_backbone, small, write_tree
+from classifying import coloured, make_backbone, make_tower, save_backbone, small, write_tree
 
 from perdure import precision
 from perdure.adapters import attached
@@ -85,8 +85,16 @@ def test_methods_that_need_pictures_are_not_offered_for_drawing() -> None:
 
 @every_method
 def test_two_tasks_are_learned_and_the_predicting_module_is_the_plain_backbone(name: str) -> None:
-    model = taught(name)
+    model = classifier(name)
     first = 0 if name == "joint" else 2
+    if name == "joint":
+        model.fit_task(*coloured([0, 1, 2, 3]))
+    else:
+        model.fit_task(*coloured([0, 1]))
+        assert model.score(*coloured([0, 1], 6, seed=9)) > 0.7
+        model.fit_task(*coloured([2, 3]))
+    changes = name not in ("probe", "coda-prompt")  # what prompts read changes, no weight does
+    assert all((facts["norm"] > 0) == changes for facts in model.facts)
     new, labels = coloured([0, 1, 2, 3][first:], 6, seed=9)
     said = model.decision_function(new)[:, first:].argmax(axis=1) + first
     assert np.mean(said == labels) > 0.7
@@ -247,8 +255,70 @@ def test_a_checkpoint_of_another_task_is_refused(
 ) -> None:
     path = tmp_path / "checkpoint.safetensors"
     classifier("lora").fit_task(*coloured([0, 1]), checkpoint=path)
-    with pytest.raises(PerdureError, match="of another task or of other settings"):
-        classifier("lora").fit_task(*coloured([1, 2], 7), checkpoint=path)
+    for name, kind, lesson in (
+        ("lora", "vit", coloured([1, 2])),
+        ("lora", "vit", coloured([0, 1], seed=3)),
+        ("c-lora", "vit", coloured([0, 1])),
+        ("lora", "clip", coloured([0, 1])),
+    ):
+        with pytest.raises(PerdureError, match="of another task or of other settings"):
+            classifier(name, kind=kind).fit_task(*lesson, checkpoint=path)
+    path.write_bytes(b"junk")
+    with pytest.raises(PerdureError, match="cannot be read: remove it"):
+        classifier("lora").fit_task(*coloured([0, 1]), checkpoint=path)
+
+
+def test_a_task_of_one_class_is_refused_where_it_would_teach_nothing() -> None:
+    model = classifier("lora")
+    with pytest.raises(ValueError, match="a task of one class.*give at least two"):
+        model.fit_task(*coloured([0]))
+    assert model.tasks == ()
+    free = classifier("ft")
+    free.fit_task(*coloured([0, 1]))
+    free.fit_task(*coloured([2]))
+    assert free.classes_ == (0, 1, 2)
+
+
+def test_a_score_is_of_as_many_labels_and_of_classes_that_were_learned() -> None:
+    model = classifier("probe")
+    pictures, labels = coloured([0, 1])
+    model.fit_task(pictures, labels)
+    assert 0 <= model.score(pictures, labels) <= 1
+    for wrong, sentence in (
+        (labels[:1], "as many"),
+        ([7] * len(labels), "class 7 was not learned"),
+        ([str(label) for label in labels], "was not learned"),
+        (np.asarray(labels)[:, None], "neither a whole number nor a string"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            model.score(pictures, wrong)
+
+
+def test_an_open_backbone_and_how_to_open_one_are_not_given_together() -> None:
+    with pytest.raises(ValueError, match="give them to Backbone.open"):
+        ContinualClassifier(backbone=make_backbone(), preprocessing="coda-prompt")
+
+
+def test_what_was_fitted_with_another_preprocessing_loads_without_the_backbones_own(
+    tmp_path: Path,
+) -> None:
+    make_tower().save_pretrained(tmp_path / "bare")
+    model = ContinualClassifier(
+        backbone=tmp_path / "bare", method="probe", preprocessing="coda-prompt"
+    )
+    pictures, labels = coloured([0, 1])
+    model.fit_task(pictures, labels)
+    model.save(tmp_path / "saved")
+    said = model.decision_function(pictures)
+    for backbone in (None, tmp_path / "bare"):
+        again = ContinualClassifier.load(tmp_path / "saved", backbone=backbone)
+        assert np.array_equal(again.decision_function(pictures), said)
+
+
+def test_methods_that_plan_ahead_know_how_many_tasks_there_will_be() -> None:
+    assert build_classifier("inflora", {}, 20).config.tasks == 20
+    assert build_classifier("coda-prompt", {}, 20).config.components == 5
+    assert build_classifier("coda-prompt", {"components": 7}, 20).config.components == 7
 
 
 def test_a_head_that_grows_keeps_its_old_columns() -> None:

@@ -10,6 +10,7 @@ import torch
 from classifying import coloured, make_backbone
 from torch import Tensor, nn
 
+from perdure import precision
 from perdure.classification.coda_prompt import (
     gram_schmidt,
     orthogonality,
@@ -99,6 +100,23 @@ def test_moments_are_the_mean_of_products_of_all_inputs(kind: str) -> None:
     thrice = {layer: 3 * C for layer, C in found.items()}
     assert torch.allclose(gathered(found, 1, thrice)[name], 2 * found[name])
     assert torch.allclose(gathered(found, 1, thrice, "sum")[name], 4 * found[name])
+
+
+def test_moments_stay_in_fp32_where_features_are_computed_in_bf16(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "fast_bf16", lambda device: True)
+    backbone = make_backbone()
+    pixels = backbone.preprocessing.plain(list(coloured([0, 1, 2])[0]))
+    name = list(backbone.layers)[0]
+    seen: list[Tensor] = []
+    handle = backbone.layers[name].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    backbone.features(pixels)
+    handle.remove()
+    x = seen[0].reshape(-1, 16).double()
+    found = input_moments(backbone, [pixels])[name].double()
+    assert torch.allclose(found, x.T @ x / len(x), rtol=1e-5, atol=1e-6)
+    assert torch.linalg.eigvalsh(found).min() > -1e-6
 
 
 def test_feature_space_with_moments_by_layer_adds_up_each_layers_own() -> None:

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perdure.durable import sync_file
 
-__all__ = ["load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
 
 def write_atomically(
@@ -53,6 +53,16 @@ def save_checkpoint(
     write_atomically(path, tensors, {"facts": json.dumps(facts)})
 
 
+def checkpoint_facts(path: Path) -> dict[str, object]:
+    """The facts of what `save_checkpoint` wrote; ValueError where it is no such file."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts: dict[str, object] = json.loads(file.metadata()["facts"])
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no checkpoint ({error})") from error
+    return facts
+
+
 def load_checkpoint(
     path: Path,
     *,
@@ -72,6 +82,8 @@ def load_checkpoint(
             parameter.copy_(stored[f"parameter/{name}"])
             state = {
                 key.split("/", 2)[1]: value
+                if key.startswith("optimizer/step/")
+                else value.to(parameter.device)
                 for key, value in stored.items()
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }

@@ -34,7 +34,7 @@ def on_cluster(
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
     except (OSError, ValueError, RuntimeError) as error:
         raise PerdureError(f"There is no Ray cluster at {address!r}: {error}") from error
-    remote = ray.remote(num_cpus=1, max_retries=0)(work)
+    remote = ray.remote(num_cpus=1, max_retries=0, max_calls=1)(work)
     return [remote.remote(*job).future() for job in jobs]
 
 

@@ -56,7 +56,7 @@ def quality(
         raise PerdureError(
             f"The quality of {name!r} cannot be measured: that needs a base of the drawn world."
         )
-    encoder = MetricEncoder.open(base.encoder)
+    encoder = MetricEncoder.of(base)
     advice = base.hints.get("drawing", {})
     result = measure_quality(
         base.pipeline,

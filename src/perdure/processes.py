@@ -18,8 +18,13 @@ def cores() -> int:
 
 
 def pool_of(processes: int) -> ProcessPoolExecutor:
-    """Fresh processes that end themselves where whoever asked for them is killed."""
-    return ProcessPoolExecutor(processes, get_context("spawn"), _leave_with_parent)
+    """A fresh process for each job, so that no job finds what another left in memory.
+
+    They end themselves where whoever asked for them is killed.
+    """
+    return ProcessPoolExecutor(
+        processes, get_context("spawn"), _leave_with_parent, max_tasks_per_child=1
+    )
 
 
 def _leave_with_parent() -> None:

@@ -57,6 +57,9 @@ def class_cells(
     for method, chosen, seed in itertools.product(methods, choices(vary or {}), range(seeds)):
         name = cell_name(method, chosen, seed)
         fit, own = parted(chosen)
+        fixed_fit = dict(settings or {})
+        if len(methods) > 1 and not CLASSIFIERS[method].trains_weights:
+            fixed_fit.pop("lr", None)  # it is that of the methods beside it
         try:
             cells.append(
                 ClassificationRun(
@@ -67,7 +70,7 @@ def class_cells(
                     method=method,
                     options={**(options or {}), **own},
                     tasks=tasks,
-                    settings=settings_from({**(settings or {}), **fit, "seed": seed}),
+                    settings=settings_from({**fixed_fit, **fit, "seed": seed}),
                     backbone=backbone,
                     preprocessing=preprocessing,
                     device=device,
@@ -85,7 +88,7 @@ def check_records(cells: Sequence[ClassificationRun]) -> None:
     for cell in cells:
         if not cell.record.exists():
             continue
-        config = build_classifier(cell.method, cell.options).describe()["config"]
+        config = build_classifier(cell.method, cell.options, cell.tasks).describe()["config"]
         wanted = _facts(cell.asked, cell.settings.to_json(), config)
         data = read_record(cell.record).data
         found = _facts(data["asked"], data["settings"], data["config"])

@@ -40,7 +40,7 @@ def _learn(method: str, sources: dict[str, list[Path]], path: Path) -> None:
         sources,
         path,
         method=method,
-        encoder=MetricEncoder.open(base.encoder),
+        encoder=MetricEncoder.of(base),
         steps=STEPS,
         say=lambda line: print(line, flush=True),
     )
@@ -49,7 +49,7 @@ def _learn(method: str, sources: dict[str, list[Path]], path: Path) -> None:
 def _measure(method: str, sources: dict[str, list[Path]], path: Path) -> Evaluation:
     torch.set_num_threads(1)
     base, bank = Base.open(), Bank.open(path)
-    encoder = MetricEncoder.open(base.encoder)
+    encoder = MetricEncoder.of(base)
     began = time.monotonic()
     evaluation = evaluate(base, bank, encoder, references=sources)
     print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)

@@ -56,7 +56,7 @@ def cells_of(
     orders: int = 1,
     vary: Mapping[str, Sequence[Any]] | None = None,
     pictures: int = 8,
-    moments: Literal["all", "ends"] = "all",
+    moments: Literal["all", "milestones"] = "all",
     pairs: int = 0,
     base: str = "smallworld",
     encoder: str | None = None,

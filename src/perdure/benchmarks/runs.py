@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,11 +19,11 @@ from perdure.drawing.painter import Painter, grid
 from perdure.learning.learn import at_once, interrupted, learn, resume
 from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import advised, make_settings
+from perdure.machine import peak_memory
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import score_pairs
-from perdure.measuring.summary import environment
 
 __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 
@@ -56,17 +53,28 @@ class Run:
     encoder: str | None = None
     pictures: int = 8
     """Drawn of each concept at each moment."""
-    moments: Literal["all", "ends"] = "all"
+    moments: Literal["all", "milestones"] = "all"
+    """As in `evaluate`."""
     pairs: int = 0
     """How many pairs of neighbours in the stream are drawn together at the end."""
     threads: int = 1
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """With what it is measured, in the caller's words; the record has them too."""
+        return {
+            "base": self.base,
+            "encoder": self.encoder,
+            "pictures": self.pictures,
+            "pairs": self.pairs,
+        }
 
 
 def run(cell: Run) -> dict[str, Any]:
     """Teach, measure, and return the record, JSON-ready."""
     torch.set_num_threads(cell.threads)
     base = Base.open(cell.base, encoder=cell.encoder)
-    encoder = MetricEncoder.open(base.encoder)
+    encoder = MetricEncoder.of(base)
     sources = cell.stream.sources(cell.work / "photos")
     bank = teach(
         base,
@@ -95,6 +103,7 @@ def run(cell: Run) -> dict[str, Any]:
     _strip(evaluation).save(cell.record.with_suffix(".webp"), quality=QUALITY)
     facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
     return facts | {
+        "asked": cell.asked,
         "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
         "moments": cell.moments,
         "together": together,
@@ -171,10 +180,9 @@ def record_of(
         "settings": bank.tasks[-1].facts["settings"],
         "base": {"name": bank.base.name, "hash": bank.base.hash},
         "encoder": evaluation.encoder,
-        "versions": environment() | {"machine": platform.processor() or platform.machine()},
+        "versions": evaluation.environment,
         "seconds": [task.facts["seconds"] for task in bank.tasks],
-        "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * (1 if sys.platform == "darwin" else 1024),
+        "peak_memory": peak_memory(base.device),
         "parameters": _trained(bank.tasks[-1].facts),
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
         "stored_bytes": sum(path.stat().st_size for path in files)

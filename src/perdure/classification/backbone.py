@@ -74,23 +74,26 @@ class Backbone:
         cls,
         name: str | Path,
         *,
-        preprocessing: str = "backbone",
+        preprocessing: str | Preprocessing = "backbone",
         device: str | torch.device = "cpu",
     ) -> Backbone:
         """Open one of `EMBEDDED`, or a ViT or CLIP of transformers by folder or hub id.
 
-        ``preprocessing`` is `backbone`, its own configuration, or `coda-prompt`. Weights are read
-        from safetensors alone. PerdureError says in one sentence what is missing or wrong.
+        ``preprocessing`` is `backbone`, its own configuration, `coda-prompt`, or a scheme. Weights
+        are read from safetensors alone. PerdureError says in one sentence what is missing or wrong.
         """
         where = str(EMBEDDED.get(str(name), name))
-        if preprocessing not in ("backbone", "coda-prompt"):
+        given = isinstance(preprocessing, Preprocessing)
+        if not given and preprocessing not in ("backbone", "coda-prompt"):
             raise ValueError(
                 f"preprocessing is {preprocessing!r}, but must be 'backbone' or 'coda-prompt'"
             )
         tower = _open_tower(where)
         if torch.device(device).type == "cpu" and _positions(tower) <= _FEW:
             tower.set_attn_implementation("eager")
-        if preprocessing == "coda-prompt":
+        if isinstance(preprocessing, Preprocessing):
+            scheme = preprocessing
+        elif preprocessing == "coda-prompt":
             scheme = coda_prompt(tower.config.image_size)
         else:
             scheme = _own_preprocessing(where)

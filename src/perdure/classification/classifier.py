@@ -23,7 +23,7 @@ from perdure.classification.lwf import LwF
 from perdure.classification.moments import gathered, input_moments
 from perdure.classification.pictures import Pictures, as_pictures
 from perdure.classification.preprocessing import Preprocessing
-from perdure.classification.registry import build_classifier, check_rate
+from perdure.classification.registry import build_classifier, check_rate, masks_old_classes
 from perdure.classification.settings import FitSettings, settings_from
 from perdure.errors import PerdureError
 from perdure.methods.feature_space import FeatureSpace
@@ -47,9 +47,13 @@ class ContinualClassifier:
             serves one classifier at a time: its weights are what this one has learned.
         method: a name of `CLASSIFIERS`, such as `c-lora`.
         options: the method's own, such as `{"rank": 64}`.
+        expected: how many tasks there will be, where that is known: `inflora` and `coda-prompt`
+            plan for it.
         settings: epochs, rates, seed and the rest.
-        preprocessing: `backbone`, its own configuration, or `coda-prompt`.
+        preprocessing: `backbone`, its own configuration (the default), or `coda-prompt`.
         device: where it computes; the CPU by default.
+
+    ValueError for an option that does not exist, does not fit or has no effect.
 
     Everything learned is in `tasks` (the classes of each), `kept` (the method's), and the head's
     `weight` (classes, width) and `bias`.
@@ -61,15 +65,23 @@ class ContinualClassifier:
         backbone: str | Path | Backbone = SMALLWORLD,
         method: str = "c-lora",
         options: Mapping[str, Any] | None = None,
+        expected: int | None = None,
         settings: FitSettings | None = None,
-        preprocessing: str = "backbone",
-        device: str | torch.device = "cpu",
+        preprocessing: str | None = None,
+        device: str | torch.device | None = None,
     ) -> None:
-        self.method = build_classifier(method, options or {})
+        self.method = build_classifier(method, options or {}, expected)
         self.settings = settings or FitSettings()
         check_rate(self.method, self.settings.lr)
         if not isinstance(backbone, Backbone):
-            backbone = Backbone.open(backbone, preprocessing=preprocessing, device=device)
+            backbone = Backbone.open(
+                backbone, preprocessing=preprocessing or "backbone", device=device or "cpu"
+            )
+        elif preprocessing is not None or device is not None:
+            raise ValueError(
+                "preprocessing and device have no effect on a backbone that is open already: give "
+                "them to Backbone.open"
+            )
         self.backbone = backbone
         backbone.aim(self.method.targets)
         self.tasks: tuple[tuple[Label, ...], ...] = ()
@@ -116,6 +128,7 @@ class ContinualClassifier:
         head = grown(self.weight, self.bias, len(new), generator)
         task = Task(
             number=number,
+            classes=tuple(map(str, new)),
             pictures=pictures,
             targets=torch.tensor([columns[label] for label in given]),
             sizes=(*(len(classes) for classes in self.tasks), len(new)),
@@ -172,8 +185,18 @@ class ContinualClassifier:
         return classes[self.decision_function(images).argmax(axis=1)]
 
     def score(self, images: Any, labels: Sequence[Label] | np.ndarray) -> float:
-        """The share of pictures whose label is predicted."""
-        return float(np.mean(self.predict(images) == np.asarray(labels)))
+        """The share of pictures whose label is predicted.
+
+        ValueError where a label is of no class that was learned, or there are not as many labels as
+        pictures.
+        """
+        given = [_label(label) for label in labels]
+        if unknown := sorted(set(given) - set(self.classes_), key=str):
+            raise ValueError(f"the class {unknown[0]!r} was not learned: score what was")
+        said = self.predict(images)
+        if len(said) != len(given):
+            raise ValueError(f"{len(said)} images came with {len(given)} labels: give as many")
+        return float(np.mean(said == np.asarray(given)))
 
     def stored(self) -> int:
         """How many numbers are kept beside the backbone: method, head, moments, pictures."""
@@ -210,7 +233,7 @@ class ContinualClassifier:
         cls,
         folder: str | Path,
         *,
-        backbone: Backbone | None = None,
+        backbone: str | Path | Backbone | None = None,
         device: str | torch.device = "cpu",
     ) -> ContinualClassifier:
         """What `save` wrote, on the backbone that it names, or on the one that is given.
@@ -218,13 +241,17 @@ class ContinualClassifier:
         PerdureError where the folder is not readable or the backbone's weights are others.
         """
         state = saving.read(Path(folder))
-        opened = backbone or Backbone.open(state.backbone, device=device)
+        scheme = Preprocessing.from_json(state.preprocessing)
+        if isinstance(backbone, Backbone):
+            opened = backbone
+        else:
+            opened = Backbone.open(backbone or state.backbone, preprocessing=scheme, device=device)
         if opened.hash != state.hash:
             raise PerdureError(
                 f"{folder} was learned on the backbone {state.backbone} with weights "
                 f"{state.hash[:16]}, and {opened.name} has {opened.hash[:16]}: give that backbone."
             )
-        opened.preprocessing = Preprocessing.from_json(state.preprocessing)
+        opened.preprocessing = scheme
         made = cls(
             backbone=opened,
             method=state.method["method"],
@@ -250,6 +277,11 @@ class ContinualClassifier:
                     f"the class {twice[0]!r} was learned in task {number}: a class belongs to one "
                     "task, so leave its pictures out"
                 )
+        if len(set(labels)) == 1 and (masks_old_classes(self.method) or not self.tasks):
+            raise ValueError(
+                f"a task of one class ({labels[0]!r}) teaches nothing: the loss of "
+                f"{self.method.name} tells a task's classes apart, so give at least two at once"
+            )
         return tuple(sorted(set(labels)))
 
     def _start(self, pictures: Pictures, generator: torch.Generator) -> Learner:

@@ -120,7 +120,7 @@ class CodaPrompt(Method):
         length: int = 8
         """Positions of a prompt, half of them before the keys and half before the values."""
         blocks: int = 5
-        """How many blocks, from the first, have prompts."""
+        """How many blocks, from the first, have prompts; all where there are fewer."""
         ortho: float = 0.0
         """mu, the weight of L_ortho; 0 in the public code since the start is orthogonal, before
         that 0.1 [paper], times 1e-6 in the code of that time."""
@@ -194,7 +194,11 @@ def prompted(backbone: Backbone, components: Components, pixels: Tensor) -> Tens
         )
     with torch.no_grad():
         query = backbone.features(pixels)
-    with _prefixes(backbone.tower, {b: prompt_of(query, **c) for b, c in components.items()}):
+    here = {
+        block: {part: vectors.to(query.device) for part, vectors in of.items()}
+        for block, of in components.items()
+    }
+    with _prefixes(backbone.tower, {b: prompt_of(query, **c) for b, c in here.items()}):
         return backbone.features(pixels)
 
 

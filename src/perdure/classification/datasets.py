@@ -26,19 +26,26 @@ _RECORD = 2 + 3 * 32 * 32
 def folder_tree(path: Path) -> Read:
     """`train/<class>/<picture>` and `test/` or `val/` alike, in a folder or in a zip file.
 
-    The bytes of a zip's pictures are held in memory, decoded when they are looked at.
+    Of a plain `<class>/<picture>`, every class's files are shuffled with a fixed seed, and the last
+    fifth (at least one) tests. The bytes of a zip's pictures are held in memory, decoded when they
+    are looked at.
     """
     sources = _zipped(path) if path.is_file() else _in_folder(path)
     trees: dict[str, dict[str, list[str]]] = {}
+    plain: dict[str, list[str]] = {}
     for name in sorted(sources):
         parts = PurePosixPath(name).parts
         if len(parts) == 3:
             trees.setdefault(parts[0], {}).setdefault(parts[1], []).append(name)
+        elif len(parts) == 2:
+            plain.setdefault(parts[0], []).append(name)
+    if plain and "train" not in trees:
+        trees = _parted(path, plain)
     tests = [kind for kind in _TESTS if kind in trees]
     if "train" not in trees or not tests:
         raise PerdureError(
-            f"{path} is no tree of classes: it needs train/<class>/ and test/<class>/ (or val/) "
-            "with picture files in them."
+            f"{path} is no tree of classes: it needs train/<class>/ and test/<class>/ (or val/), "
+            "or just <class>/, with picture files in them."
         )
     train, test = trees["train"], trees[tests[0]]
     if odd := sorted(set(train) ^ set(test)):
@@ -110,10 +117,25 @@ def imagenet_r(path: Path) -> Read:
     return classes, train, test
 
 
+def _parted(path: Path, classes: dict[str, list[str]]) -> dict[str, dict[str, list[str]]]:
+    """Four fifths of every class to train, the rest to test."""
+    trees: dict[str, dict[str, list[str]]] = {"train": {}, "test": {}}
+    for name, files in classes.items():
+        if len(files) < 2:
+            raise PerdureError(
+                f"{path}: the class {name} has one picture: give two at least, one to test."
+            )
+        shuffled = list(files)
+        random.Random(_SPLIT_SEED).shuffle(shuffled)
+        cut = min(len(files) - 1, round(0.8 * len(files)))
+        trees["train"][name], trees["test"][name] = sorted(shuffled[:cut]), sorted(shuffled[cut:])
+    return trees
+
+
 def _in_folder(path: Path) -> dict[str, bytes | Path]:
     return {
         file.relative_to(path).as_posix(): file
-        for file in path.glob("*/*/*")
+        for file in (*path.glob("*/*"), *path.glob("*/*/*"))
         if file.suffix.lower() in _ENDINGS
     }
 

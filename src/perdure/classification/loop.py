@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -15,14 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perdure.adapters import attached
-from perdure.checkpoint import load_checkpoint, save_checkpoint
+from perdure.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
 from perdure.classification.backbone import Backbone
 from perdure.classification.coda_prompt import CodaPromptLearner, prompted
-from perdure.classification.finetuning import FineTuning
 from perdure.classification.lwf import LwF
 from perdure.classification.objective import masked_cross_entropy
 from perdure.classification.pictures import Pictures
-from perdure.classification.registry import rates_of
+from perdure.classification.registry import masks_old_classes, rates_of
 from perdure.classification.settings import FitSettings
 from perdure.errors import PerdureError
 from perdure.methods.protocol import Learner, Method
@@ -32,6 +32,8 @@ __all__ = ["Old", "Progress", "Task", "train"]
 
 LOOKS = 64
 """Losses of single pictures that a learner may look back at."""
+LOOKED_AT = 16
+"""Pictures of a task that a checkpoint is held to."""
 START, SHUFFLE, STEP, LOOK = range(4)
 """What a generator is for, so that no two of one task are alike."""
 
@@ -65,6 +67,8 @@ class Task:
 
     number: int
     """Counted from 0."""
+    classes: tuple[str, ...]
+    """Its labels, in the order of their columns."""
     pictures: Pictures
     targets: Tensor
     sizes: tuple[int, ...]
@@ -77,8 +81,17 @@ class Task:
         return sum(self.sizes[:-1])
 
     def facts(self) -> dict[str, object]:
-        """What tells it from another task, JSON-ready."""
-        return {"number": self.number, "sizes": list(self.sizes), "targets": self.targets.tolist()}
+        """What tells it from another task, JSON-ready; of the pictures a few stand for all."""
+        digest = hashlib.sha256()
+        for index in np.linspace(0, len(self.pictures) - 1, LOOKED_AT).astype(int):
+            digest.update(self.pictures[int(index)].tobytes())
+        return {
+            "number": self.number,
+            "sizes": list(self.sizes),
+            "classes": list(self.classes),
+            "targets": self.targets.tolist(),
+            "pictures": digest.hexdigest(),
+        }
 
 
 def train(
@@ -109,16 +122,29 @@ def train(
     )
     each_epoch = -(-len(task.pictures) // settings.batch_size)
     steps = settings.epochs * each_epoch
-    asked = {"task": task.facts(), "settings": settings.to_json()}
     done, spent = 0, 0.0
     last: dict[str, float] = {}
+    if checkpoint is not None:
+        asked = {
+            "task": task.facts(),
+            "settings": settings.to_json(),
+            "method": method.describe(),
+            "backbone": backbone.hash,
+            "preprocessing": backbone.preprocessing.to_json(),
+        }
     if checkpoint is not None and checkpoint.exists():
-        facts = load_checkpoint(checkpoint, parameters=named, optimizer=optimizer)
-        if facts["asked"] != asked:
+        try:
+            alike = checkpoint_facts(checkpoint)["asked"] == asked
+        except (ValueError, KeyError) as error:
+            raise PerdureError(
+                f"The checkpoint {checkpoint} cannot be read: remove it to start this task anew."
+            ) from error
+        if not alike:
             raise PerdureError(
                 f"The checkpoint {checkpoint} is of another task or of other settings: give them "
                 "again as they were, or remove it to start this task anew."
             )
+        facts = load_checkpoint(checkpoint, parameters=named, optimizer=optimizer)
         done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
         last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
     began = time.monotonic()
@@ -187,8 +213,8 @@ def _loss(
     else:
         features = backbone.features(pixels)
     logits = head(features)
-    masked = not isinstance(method, FineTuning) or method.masked
-    loss = masked_cross_entropy(logits, targets.to(logits.device), task.first if masked else 0)
+    first = task.first if masks_old_classes(method) else 0
+    loss = masked_cross_entropy(logits, targets.to(logits.device), first)
     if isinstance(method, LwF) and old.tower is not None and old.weight is not None:
         with torch.no_grad():
             before = F.linear(backbone.features(pixels, old.tower), old.weight, old.bias)

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from perdure.adapters.delta import without_autocast
 from perdure.classification.backbone import Backbone
 
 __all__ = ["gathered", "input_moments", "readers"]
@@ -32,7 +33,8 @@ def input_moments(backbone: Backbone, batches: Iterable[Tensor]) -> dict[str, Te
     def watch(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].float().flatten(0, -2)
-            own = (x.T @ x).double().cpu()
+            with without_autocast(x):
+                own = (x.T @ x).double().cpu()
             sums[name] = sums[name] + own if name in sums else own
             counts[name] = counts.get(name, 0) + len(x)
 

@@ -21,7 +21,7 @@ from perdure.methods.registry import build_from
 from perdure.methods.sequential import SequentialFull
 from perdure.methods.stamina import Stamina
 
-__all__ = ["CLASSIFIERS", "build_classifier", "check_rate", "rates_of"]
+__all__ = ["CLASSIFIERS", "build_classifier", "check_rate", "masks_old_classes", "rates_of"]
 
 CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
     {
@@ -52,10 +52,23 @@ PENALTIES: Mapping[str, float] = MappingProxyType(
 the classes themselves are for drawing, where the loss and the layers are others."""
 
 
-def build_classifier(name: str, options: Mapping[str, Any]) -> Method:
-    """The method with these options; ValueError names what exists where one does not."""
-    own = {"penalty": PENALTIES[name]} if name in PENALTIES else {}
+def build_classifier(name: str, options: Mapping[str, Any], tasks: int | None = None) -> Method:
+    """The method with these options; ValueError names what exists where one does not.
+
+    Where it is known how many ``tasks`` there will be, InfLoRA's T is that, and CODA-Prompt shares
+    its 100 components among them, as their public codes do.
+    """
+    own: dict[str, Any] = {"penalty": PENALTIES[name]} if name in PENALTIES else {}
+    if tasks is not None and name == InfLoRA.name:
+        own["tasks"] = tasks
+    if tasks is not None and name == CodaPrompt.name:
+        own["components"] = max(1, 100 // tasks)
     return build_from(CLASSIFIERS, name, {**own, **options})
+
+
+def masks_old_classes(method: Method) -> bool:
+    """Is a task's cross-entropy over its own classes alone?"""
+    return not isinstance(method, FineTuning) or method.masked
 
 
 def check_rate(method: Method, lr: float | None) -> None:

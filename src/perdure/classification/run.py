@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import transformers
 
 from perdure.classification.classifier import ContinualClassifier
 from perdure.classification.loop import Progress
@@ -24,6 +20,7 @@ from perdure.classification.settings import FitSettings
 from perdure.classification.streams import open_stream
 from perdure.durable import write_file
 from perdure.errors import PerdureError
+from perdure.machine import environment, peak_memory
 from perdure.measuring.matrix import (
     TaskMatrix,
     accuracy_final,
@@ -35,7 +32,7 @@ __all__ = ["ACCURACY", "FORMAT", "ClassificationRun", "derived", "run_classifica
 
 FORMAT = 2
 ACCURACY = "accuracy"
-_ROWS = "rows.json"
+_ROWS, _TOLD = "rows.json", "run.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +62,7 @@ class ClassificationRun:
     def __post_init__(self) -> None:
         if self.tasks < 1:
             raise ValueError(f"tasks is {self.tasks}, but must be at least 1")
-        check_rate(build_classifier(self.method, self.options), self.settings.lr)
+        check_rate(build_classifier(self.method, self.options, self.tasks), self.settings.lr)
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -100,11 +97,14 @@ def run_classification(
         order = stream.tasks(run.tasks, run.settings.seed)
     except ValueError as error:
         raise PerdureError(f"{error}.") from error
+    if min(len(task) for task in order) < 2:
+        raise PerdureError(
+            f"{run.tasks} tasks of {stream.name} have one class each, and one class alone teaches "
+            "nothing: choose fewer tasks."
+        )
     lessons = (tuple(c for task in order for c in task),) if _at_once(run) else order
-    model = _classifier(run)
-    rows: list[list[float]] = []
-    if (run.work / _ROWS).exists():
-        rows = json.loads((run.work / _ROWS).read_text(encoding="utf-8"))
+    class_order = [[stream.classes[c] for c in task] for task in order]
+    model, rows = _begun(run, class_order)
     for number in range(len(rows), len(lessons)):
         if len(model.tasks) == number:
             _learn(run, model, number, stream.train.of(lessons[number]), report)
@@ -136,7 +136,7 @@ def run_classification(
             "train": len(stream.train.pictures),
             "test": len(stream.test.pictures),
         },
-        "class_order": [[stream.classes[c] for c in task] for task in order],
+        "class_order": class_order,
         "matrix": json.loads(matrix.to_json()),
         **derived(matrix),
         "seconds": [facts["seconds"] for facts in model.facts],
@@ -145,15 +145,8 @@ def run_classification(
         "trained": int(model.facts[-1]["trained"]),
         "stored": model.stored(),
         "rehearsal_free": not len(model.memory),
-        "peak_memory": _peak_memory(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "numpy": np.__version__,
-            "threads": str(torch.get_num_threads()),
-            "machine": platform.processor() or platform.machine(),
-        },
+        "peak_memory": peak_memory(model.backbone.device),
+        "versions": environment(model.backbone.device),
     }
 
 
@@ -173,26 +166,45 @@ def _at_once(run: ClassificationRun) -> bool:
     return CLASSIFIERS[run.method].all_at_once
 
 
-def _classifier(run: ClassificationRun) -> ContinualClassifier:
-    """What an earlier start of this run has saved, else a new one."""
+def _begun(
+    run: ClassificationRun, class_order: list[list[str]]
+) -> tuple[ContinualClassifier, list[list[float]]]:
+    """What an earlier start of this run has saved, with its rows, else a new one and no rows.
+
+    PerdureError where the folder of work is another run's.
+    """
     fresh = ContinualClassifier(
         backbone=run.backbone,
         method=run.method,
         options=run.options,
+        expected=run.tasks,
         settings=run.settings,
         preprocessing=run.preprocessing,
         device=run.device,
     )
+    told = {
+        "method": fresh.method.describe(),
+        "settings": run.settings.to_json(),
+        "backbone": fresh.backbone.hash,
+        "preprocessing": fresh.backbone.preprocessing.to_json(),
+        "data": run.data,
+        "class_order": class_order,
+    }
+    other = PerdureError(f"{run.work} holds another run: choose another folder, or remove it.")
+    if not (run.work / _TOLD).exists():
+        if (run.work / INDEX).exists():
+            raise other
+        run.work.mkdir(parents=True, exist_ok=True)
+        _replace(run.work / _TOLD, told)
+    if _read(run.work / _TOLD) != told:
+        raise other
     if not (run.work / INDEX).exists():
-        return fresh
-    wanted = fresh.settings, fresh.method.describe(), fresh.backbone.preprocessing
+        return fresh, []
     saved = ContinualClassifier.load(run.work, backbone=fresh.backbone)
-    if (saved.settings, saved.method.describe(), saved.backbone.preprocessing) != wanted:
-        raise PerdureError(
-            f"{run.work} holds another run ({saved.method.describe()}): choose another folder, or "
-            "remove it."
-        )
-    return saved
+    rows = _read(run.work / _ROWS) if (run.work / _ROWS).exists() else []
+    if len(saved.tasks) - len(rows) not in (0, 1):
+        raise PerdureError(f"{run.work} lacks the scores of earlier tasks: remove it to run anew.")
+    return saved, rows
 
 
 def _learn(
@@ -202,7 +214,6 @@ def _learn(
     lesson: Split,
     report: Callable[[int, Progress], None],
 ) -> None:
-    run.work.mkdir(parents=True, exist_ok=True)
     checkpoint = run.work / f"checkpoint-{number:02d}.safetensors"
     model.fit_task(
         lesson.pictures,
@@ -218,19 +229,11 @@ def _accuracy(model: ContinualClassifier, test: Split) -> float:
     return model.score(test.pictures, test.labels)
 
 
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _replace(path: Path, values: Any) -> None:
     partial = path.with_suffix(".partial")
     write_file(partial, json.dumps(values).encode())
     os.replace(partial, path)
-
-
-def _peak_memory() -> int | None:
-    """Bytes, of the GPU where one is used, else of this process; None where nobody knows."""
-    if torch.cuda.is_available() and (most := torch.cuda.max_memory_allocated()):
-        return most
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -53,7 +53,8 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         Console(stderr=True).print(
-            "Interrupted; nothing is lost: go on with `perdure learn --resume`."
+            "Interrupted; nothing is lost. Go on with the same command, or after `perdure learn` "
+            "with `perdure learn --resume`."
         )
         sys.exit(130)
 

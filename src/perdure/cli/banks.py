@@ -92,7 +92,7 @@ def evaluate(
     result = measure(
         model,
         opened,
-        MetricEncoder.open(model.encoder),
+        MetricEncoder.of(model),
         references=found,
         pictures=pictures,
         seed=seed,

@@ -80,7 +80,7 @@ def bench(
             orders=orders,
             vary=varied(vary or []),
             pictures=pictures,
-            moments="ends" if len(chosen.concepts) > _LONG else "all",
+            moments="milestones" if len(chosen.concepts) > _LONG else "all",
             pairs=pairs,
             base=base,
             encoder=encoder or None,

@@ -22,7 +22,7 @@ def classify(
     stream: Annotated[
         str,
         typer.Argument(
-            help="smallworld-classes-100, smallworld-classes-40-tuning, tiny-imagenet-100, "
+            help="smallworld-classes-100, tiny-imagenet-100 (both also ...-40-tuning), "
             "cifar-100, imagenet-r or folders."
         ),
     ],

@@ -119,7 +119,7 @@ def learn(
             with bar("resuming") as report:
                 records = [teaching.resume(opened, bank, report=report, **talk)]
         _learned(records)
-        _after(opened, bank, encoder, check)
+        _after(opened, bank, check)
         return
     given |= {"method": method or None, "options": method_options(option or [])} | talk
     together = {concept: source for task in tasks for concept, source in task.items()}
@@ -128,14 +128,14 @@ def learn(
     if processes > 1 or ray_address:
         nouns = dict.fromkeys(together, noun) if noun else {}
         _learned(many.learn_many(base, bank, together, nouns=nouns, **workers, **given))
-        _after(opened, bank, encoder, check)
+        _after(opened, bank, check)
         return
     for task in tasks:
         own = dict.fromkeys(task, noun) if noun else {}
         with bar(", ".join(f"<{concept}>" for concept in task)) as report:
             record = teaching.learn(opened, bank, task, nouns=own, report=report, **given)
         _learned([record])
-        _after(opened, bank, encoder, check)
+        _after(opened, bank, check)
 
 
 def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
@@ -170,7 +170,7 @@ def _learned(records: Sequence[TaskRecord]) -> None:
         )
 
 
-def _after(base: Any, bank: Path, encoder: str, check: bool) -> None:
+def _after(base: Any, bank: Path, check: bool) -> None:
     """The table of what this concept cost the others."""
     if not check:
         return
@@ -178,7 +178,7 @@ def _after(base: Any, bank: Path, encoder: str, check: bool) -> None:
     from perdure.measuring.features import MetricEncoder
 
     try:
-        costs = what_it_cost(base, bank, MetricEncoder.open(encoder or base.encoder))
+        costs = what_it_cost(base, bank, MetricEncoder.of(base))
     except PerdureError as error:
         note(f"What it cost the earlier concepts is not known. {error}")
         return

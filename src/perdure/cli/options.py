@@ -28,7 +28,7 @@ BaseOption = Annotated[
     typer.Option("--base", help="smallworld, a diffusers folder, or a hub id (SD 1.x / 2.x)."),
 ]
 EncoderOption = Annotated[
-    str, typer.Option("--encoder", help="Metric encoder: a CLIP folder or hub id.")
+    str, typer.Option("--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO.")
 ]
 ManyConcepts = Annotated[
     list[str] | None, typer.Option("--concept", help="Which concept; give it again for more.")

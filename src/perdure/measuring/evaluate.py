@@ -20,6 +20,7 @@ from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.learning.pictures import read_pictures
+from perdure.machine import environment
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.scores import (
@@ -75,7 +76,10 @@ class Evaluation:
     """Concept -> (prompt, picture) at the end."""
     references: Mapping[str, Sequence[Image.Image]] = field(default_factory=dict)
     bounds: Mapping[str, Bounds] = field(default_factory=dict)
-    encoder: str = ""
+    encoder: Mapping[str, str] = field(default_factory=dict)
+    """`MetricEncoder.facts` of the one that measured."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions, and on what it was measured."""
 
 
 def evaluate(
@@ -87,7 +91,7 @@ def evaluate(
     nouns: Mapping[str, str] | None = None,
     phrases: Mapping[str, str] | None = None,
     styles: Collection[str] = (),
-    moments: Literal["all", "ends"] = "all",
+    moments: Literal["all", "milestones"] = "all",
     pictures: int = 8,
     contexts: Sequence[str] = CONTEXTS,
     seed: int = 1000,
@@ -104,8 +108,8 @@ def evaluate(
             what the bank was told, else "subject".
         phrases: concept -> how the prompts speak of it, with `{}` for its token (the default).
         styles: concepts that are styles: they have no identity to score.
-        moments: score every concept after every task, or only after its own and after the last,
-            which a long stream can afford.
+        moments: score every concept after every task; or, which a long stream can afford, right
+            after its own and after 1, 2, 5, 10, 20, 50, ... tasks and the last.
         pictures: drawn for each concept at each moment, from the seeds ``seed``, ``seed + 1``, ...
         contexts: prompts with `{}` for the token, drawn after every task.
         seed: first seed.
@@ -124,7 +128,7 @@ def evaluate(
     bounds = _bounds(base, encoder, real, likeness)
     matrix = TaskMatrix(tasks=())
     drawn: dict[str, dict[int, list[Image.Image]]] = {}
-    at_first: dict[str, Tensor] = {}
+    at_first: dict[str, tuple[Tensor, Tensor]] = {}
     in_context: dict[str, list[tuple[str, Image.Image]]] = {}
     drawings = _Drawings()
     untouched = Painter(base, bank, upto=0)
@@ -136,11 +140,12 @@ def evaluate(
         progress(f"drawing {len(painter.rows)} concepts as they were after <{record.concepts[0]}>")
         at_end = task == len(bank.tasks) - 1
         apart: float | None = None
-        if moments == "all" or at_end:
+        whole = moments == "all" or at_end or is_milestone(task + 1)
+        if whole:
             drift = encoder.pictures(drawings.draw(painter, [*ORDINARY, *ORDINARY], seeds))
             apart = float(1 - (drift * ordinary).sum(1).mean())
         for name in painter.rows:
-            if moments == "ends" and not at_end and name not in record.concepts:
+            if not whole and name not in record.concepts:
                 continue
             spoken = (phrases or {}).get(name, "{}").format(f"<{name}>")
             plain = drawings.draw(
@@ -154,16 +159,19 @@ def evaluate(
             noun = (nouns or {}).get(name) or bank.metadata(name)["facts"].get("nouns", {}).get(
                 name, "subject"
             )
-            words = encoder.texts([text.format(_article(noun)) for text in contexts])
-            seen = encoder.pictures(shown)
-            first = at_first.setdefault(name, who)
+            first_features, first_who = at_first.setdefault(name, (features, who))
             cell: dict[str, float | None] = {
-                "likeness_kept": float((who * first).sum(1).mean()),
-                "mmd_change": mmd(first, who),
-                "text_alignment": text_alignment(seen, words),
-                "clip_score_cifc": clip_score_cifc(seen, words),
+                "likeness_kept": float((who * first_who).sum(1).mean()),
+                "mmd_change": mmd(first_features, features),
                 "base_drift": apart,
             }
+            if encoder.tokenizer is not None:
+                words = encoder.texts([text.format(_article(noun)) for text in contexts])
+                seen = encoder.pictures(shown)
+                cell |= {
+                    "text_alignment": text_alignment(seen, words),
+                    "clip_score_cifc": clip_score_cifc(seen, words),
+                }
             if name in real:
                 if name in likeness:
                     cell["identity"] = image_alignment(who, likeness[name])
@@ -181,8 +189,14 @@ def evaluate(
         contexts=in_context,
         references=images,
         bounds=bounds,
-        encoder=encoder.name,
+        encoder=encoder.facts(),
+        environment=environment(base.device),
     )
+
+
+def is_milestone(count: int) -> bool:
+    """1, 2, 5, 10, 20, 50 and so on."""
+    return str(count).rstrip("0") in ("1", "2", "5")
 
 
 class _Drawings:

@@ -1,9 +1,12 @@
-"""The metric encoder: a CLIP folder (or hub id) that turns pictures and texts into features."""
+"""The metric encoder, a CLIP or DINO folder or hub id: pictures, and CLIP's texts, to features."""
 
+from __future__ import annotations
+
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -11,14 +14,33 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import linear, normalize
-from transformers import AutoConfig, CLIPConfig, CLIPModel, CLIPTokenizer
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Model,
+    Dinov2WithRegistersModel,
+    DINOv3ViTModel,
+    PreTrainedModel,
+    ViTModel,
+)
 from transformers.utils import cached_file
 
 from perdure.errors import PerdureError
 from perdure.quiet import quietly
 
+if TYPE_CHECKING:
+    from perdure.base.base import Base
+
 IDENTITY_HEAD = "identity_head.safetensors"
+_MODELS: dict[str, type[PreTrainedModel]] = {
+    "clip": CLIPModel,
+    "vit": ViTModel,  # DINO's first version
+    "dinov2": Dinov2Model,
+    "dinov2_with_registers": Dinov2WithRegistersModel,
+    "dinov3_vit": DINOv3ViTModel,
+}
 
 Pictures = Tensor | Sequence[Image.Image]
 
@@ -27,14 +49,16 @@ Pictures = Tensor | Sequence[Image.Image]
 class MetricEncoder:
     """Pictures and texts to unit vectors, in fp32 and without gradients; results are on the CPU.
 
+    A picture's embedding is CLIP's projected one, or DINO's class token after the last norm.
     `identity_weight` (d_id, d_pooled) and `identity_bias` (d_id) are the optional identity head,
     a linear map of the vision tower's pooled output.
     """
 
     name: str
-    model: CLIPModel
-    processor: CLIPImageProcessorPil
-    tokenizer: CLIPTokenizer
+    model: PreTrainedModel
+    processor: Any
+    tokenizer: CLIPTokenizer | None = None
+    """None where the model reads no texts."""
     identity_weight: Tensor | None = None
     identity_bias: Tensor | None = None
     batch_size: int = 64
@@ -47,8 +71,8 @@ class MetricEncoder:
         device: str | torch.device = "cpu",
         batch_size: int = 64,
         name: str | None = None,
-    ) -> "MetricEncoder":
-        """Open a folder or hub id that holds a CLIPModel, its tokenizer and its image processor.
+    ) -> MetricEncoder:
+        """Open a folder or hub id: a CLIP with its tokenizer, or a DINO; and its image processor.
 
         Weights are read from safetensors alone. Raises PerdureError with one sentence that says
         what is missing or wrong.
@@ -61,13 +85,15 @@ class MetricEncoder:
             raise PerdureError(f"There is no metric encoder at {where}: no such folder.")
         model = _open_model(where)
         try:
-            processor = CLIPImageProcessorPil.from_pretrained(where)
+            processor = AutoImageProcessor.from_pretrained(where, backend="pil")
         except (OSError, ValueError) as error:
             raise PerdureError(
                 f"The metric encoder {where} has no readable preprocessor_config.json: {error}"
             ) from error
-        tokenizer = _open_tokenizer(where, model.text_model.config.eos_token_id)
-        weight, bias = _open_head(where, model.vision_model.config.hidden_size)
+        clip = isinstance(model, CLIPModel)
+        tokenizer = _open_tokenizer(where, model.config.text_config.eos_token_id) if clip else None
+        tower = model.config.vision_config if clip else model.config
+        weight, bias = _open_head(where, tower.hidden_size)
         return cls(
             name=name or (folder.resolve().name if folder.is_dir() else where),
             model=model.to(device),
@@ -78,11 +104,29 @@ class MetricEncoder:
             batch_size=batch_size,
         )
 
+    @classmethod
+    def of(cls, base: Base) -> MetricEncoder:
+        """The one that goes with a base, on the base's device."""
+        return cls.open(base.encoder, device=base.device, name=base.encoder_name)
+
     @property
     def identity_name(self) -> str:
         """Which features `identities` gives: the identity head's, or the image embedding's."""
-        kind = "image embedding" if self.identity_weight is None else "identity head"
-        return f"{self.name} ({kind})"
+        return f"{self.name} ({self.facts()['identity']})"
+
+    def facts(self) -> dict[str, str]:
+        """What a result says of it: name, what identity is, and sha256 of all its weights."""
+        digest = hashlib.sha256()
+        own = {"identity_weight": self.identity_weight, "identity_bias": self.identity_bias}
+        for name, weight in sorted({**self.model.state_dict(), **own}.items()):
+            if weight is not None:
+                digest.update(name.encode())
+                digest.update(weight.cpu().contiguous().numpy().tobytes())
+        return {
+            "name": self.name,
+            "identity": "image embedding" if self.identity_weight is None else "identity head",
+            "hash": digest.hexdigest(),
+        }
 
     @torch.no_grad()
     def pictures(self, batch: Pictures) -> Tensor:
@@ -98,7 +142,12 @@ class MetricEncoder:
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Text embeddings (N, d), of length 1; a text longer than the text tower is cut."""
+        """Text embeddings (N, d), of length 1; a text longer than the text tower is cut.
+
+        ValueError where the model reads no texts.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"the metric encoder {self.name} reads no texts")
         if isinstance(texts, str) or not len(texts):
             raise ValueError(f"texts must be a list of at least one text, got {texts!r}")
         device = self.model.device
@@ -118,7 +167,7 @@ class MetricEncoder:
         return torch.cat(done)
 
     def _embed(self, pooled: Tensor) -> Tensor:
-        return self.model.visual_projection(pooled)
+        return self.model.visual_projection(pooled) if self.tokenizer else pooled
 
     def _identify(self, pooled: Tensor) -> Tensor:
         assert self.identity_weight is not None
@@ -142,25 +191,30 @@ class MetricEncoder:
                 images=images[start : start + self.batch_size], return_tensors="pt"
             )["pixel_values"]
             pixels = pixels.to(device=self.model.device, dtype=torch.float32)
-            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            if self.tokenizer:
+                pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            else:
+                pooled = self.model(pixel_values=pixels).last_hidden_state[:, 0]
             done.append(normalize(head(pooled), dim=1).cpu())
         return torch.cat(done)
 
 
-def _open_model(where: str) -> CLIPModel:
+def _open_model(where: str) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(where, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise PerdureError(f"The metric encoder {where} can't be opened: {error}") from error
-    if not isinstance(config, CLIPConfig):
+    kind = _MODELS.get(config.model_type)
+    if kind is None:
         raise PerdureError(
-            f"The metric encoder {where} must be a CLIP model with both towers "
-            f"(model_type 'clip'), not {config.model_type!r}."
+            f"The metric encoder {where} is of the type {config.model_type!r}: give a CLIP with "
+            f"both towers, or a DINO ({', '.join(_MODELS)})."
         )
+    extra = {"add_pooling_layer": False} if kind is ViTModel else {}
     try:
         with quietly():
-            opened: Any = CLIPModel.from_pretrained(
-                where, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            opened: Any = kind.from_pretrained(
+                where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **extra
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise PerdureError(

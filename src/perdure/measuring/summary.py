@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-
-import diffusers
-import torch
-import transformers
 
 from perdure.bank import Bank
 from perdure.measuring.evaluate import PLAIN, Evaluation
@@ -15,18 +10,7 @@ from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.report import Concept, MethodResult, Report, Shot, Strip
 from perdure.methods import METHODS
 
-__all__ = ["bank_report", "environment", "method_result", "stream_report"]
-
-
-def environment() -> dict[str, str]:
-    """What the figures were made with."""
-    return {
-        "torch": torch.__version__,
-        "diffusers": diffusers.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-        "threads": str(torch.get_num_threads()),
-    }
+__all__ = ["bank_report", "method_result", "stream_report"]
 
 
 def method_result(
@@ -84,7 +68,8 @@ def _notes(evaluation: Evaluation) -> list[str]:
     plain = PLAIN.format("<name>")
     return [
         f"Likeness is measured on {len(drawn)} drawings of “{plain}” with fixed seeds, for each "
-        f"concept after each task, by the metric encoder {evaluation.encoder}.",
+        f"concept after each task, by the metric encoder {evaluation.encoder['name']} "
+        f"({evaluation.encoder['identity']}).",
         "Ceiling: a concept's photos, through the autoencoder, against its other photos. "
         "Floor: the photos of the other concepts.",
         "No photo of an earlier concept is at hand while a later one is learned.",
@@ -101,7 +86,7 @@ def bank_report(bank: Bank, evaluation: Evaluation) -> Report:
         concepts=_concepts(evaluation, bank.concepts),
         score=score,
         notes=_notes(evaluation),
-        environment=environment(),
+        environment=evaluation.environment,
     )
 
 
@@ -124,5 +109,5 @@ def stream_report(
         methods=[method_result(*result) for result in results.values()],
         concepts=_concepts(evaluation, bank.concepts),
         notes=[*_notes(evaluation), *notes],
-        environment=environment(),
+        environment=evaluation.environment,
     )
