@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from perdure.errors import PerdureError
+from perdure.machine import peak_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +29,9 @@ def count(cell: Sleep) -> Mapping[str, Any]:
     if cell.fails:
         raise PerdureError("The picture is broken: take it away.")
     return {"name": cell.record.stem}
+
+
+def peak_after(size: int) -> int | None:
+    """Touch so many bytes, and say the most that this process ever had."""
+    assert len(bytes(size)) == size and b"1" * size
+    return peak_memory(torch.device("cpu"))

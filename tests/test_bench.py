@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from grid_cells import Sleep, count
+from grid_cells import Sleep, count, peak_after
 from PIL import Image
 from typer.testing import CliRunner
 
 from perdure.bank import Bank
-from perdure.benchmarks.grid import cells_of
+from perdure.benchmarks.grid import cells_of, check_records
 from perdure.benchmarks.records import grouped, numbers, read_records
 from perdure.benchmarks.runner import finish, run_grid
 from perdure.benchmarks.runs import Run, run
@@ -23,7 +23,8 @@ from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, peo
 from perdure.cli import app
 from perdure.errors import PerdureError
 from perdure.measuring import evaluate
-from perdure.measuring.pairs import halves, recognise, score_pairs
+from perdure.measuring.pairs import Half, halves, recognise, score_pairs
+from perdure.processes import pool_of
 from perdure.smallworld.unnamed import in_style
 from perdure.smallworld.world import SPLITS
 
@@ -57,6 +58,10 @@ def test_an_order_is_a_permutation_that_its_number_decides() -> None:
     other = one.ordered(2)
     assert other.concepts != one.concepts and set(other.concepts) == set(one.concepts)
     assert other.concepts == one.ordered(2).concepts != one.ordered(1).concepts
+    three = people(3)
+    assert len({three.ordered(order).concepts for order in range(6)}) == 6
+    with pytest.raises(PerdureError, match="3 concepts, so 6 orders"):
+        three.ordered(6)
 
 
 def test_a_style_is_the_same_mapping_for_every_picture() -> None:
@@ -189,6 +194,52 @@ def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
     with Image.open(cell.record.with_suffix(".webp")) as strip:
         assert strip.width // 3 == strip.height // 3  # three concepts, three rows
     assert set(record.data["together"]) == {"pairs", "plain", "boxes"}
+    assert record.data["encoder"]["identity"] == "image embedding"
+    assert {"perdure", "precision", "machine"} <= record.data["versions"].keys()
+
+
+def test_a_record_of_a_run_with_something_else_is_not_taken_for_done(cell: Run) -> None:
+    if not cell.record.exists():
+        finish(cell, run)
+    check_records([cell])
+    for changed, word in (
+        ({"pictures": 3}, "pictures 2, not 3"),
+        ({"pairs": 0}, "pairs 1, not 0"),
+        ({"encoder": "clip"}, "encoder None, not 'clip'"),
+        ({"base": "smallworld"}, "base"),
+        ({"stream": replace(cell.stream, pictures=2)}, "another stream"),
+    ):
+        with pytest.raises(PerdureError, match=f"is of a run with {word}"):
+            check_records([replace(cell, **changed)])
+
+
+def test_a_run_that_is_cut_inside_a_task_ends_in_the_same_bits(
+    cell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    cut = replace(cell, record=tmp_path / "r.json", work=tmp_path / "work", pairs=0)
+    whole = run(replace(cut, record=tmp_path / "w.json", work=tmp_path / "whole"))
+    steps, step = [], torch.optim.AdamW.step
+
+    def pulled(self, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == 4:  # the second step of the second concept
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", pulled)
+        with pytest.raises(KeyboardInterrupt):
+            run(cut)
+    assert Bank.open(cut.work / "bank").concepts == ("ada",)
+    again = run(cut)
+    assert again["matrix"] == whole["matrix"]
+
+
+def test_every_run_has_a_process_of_its_own() -> None:
+    with pool_of(1) as pool:
+        large, small = (pool.submit(peak_after, size).result() for size in (1 << 29, 1))
+    assert large - small > 1 << 28
 
 
 def test_a_long_stream_is_measured_whole_at_milestones_alone(
@@ -272,6 +323,14 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
         assert len(drawn) == score.pictures == 6
         # ada always stands on the left: of one pair in two the boxes say otherwise
         assert score.both == (0.5 if boxes else 1.0)
+        assert score.halves[0] == (
+            Half(nearest="ada", likeness=(1.0, 0.0)),
+            Half(nearest="rex", likeness=(0.0, 1.0)),
+        )
+        assert score.halves[3] == (  # of the other pair, whose first is rex
+            Half(nearest="ada", likeness=(0.0, 1.0)),
+            Half(nearest="rex", likeness=(1.0, 0.0)),
+        )
     left, right = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
     assert fake.asked == [
         ("a photo of <ada> next to <rex>", {}),

@@ -15,6 +15,7 @@ from perdure.benchmarks.report import write_results
 from perdure.benchmarks.results import read_results
 from perdure.benchmarks.runs import FORMAT
 from perdure.benchmarks.series import by_place, forgetting_by_length, mean_matrix
+from perdure.benchmarks.words import commands
 from perdure.cli import app
 from perdure.errors import PerdureError
 from perdure.measuring.latex import escape, latex_table
@@ -50,11 +51,17 @@ def record(
         "image_alignment": rows(loss / 2),
         "text_alignment": rows(0.0),
         "base_drift": rows(0.0),
+        "mmd": rows(-loss),
+        "mmd_change": rows(-loss, -0.8),
     }
     if styles := changed.get("styles"):
         for row in scores["identity"]:
             row[names.index(styles[0])] = None
-    matrix = TaskMatrix(tasks=[[name] for name in names], scores=scores)
+    matrix = TaskMatrix(
+        tasks=[[name] for name in names],
+        scores=scores,
+        higher_is_better={score: "mmd" not in score for score in scores},
+    )
     data = {
         "format": FORMAT,
         "kind": "drawing",
@@ -71,11 +78,13 @@ def record(
         "seed": seed,
         "settings": {"steps": 200, "seed": seed, "templates": [f"a photo of {names[-1]}"]},
         "base": {"name": "smallworld", "hash": "0123456789abcdef"},
-        "encoder": "smallworld",
+        "encoder": {"name": "smallworld", "identity": "identity head", "hash": "fedcba98"},
+        "asked": {"base": "smallworld", "encoder": None, "pictures": 8, "pairs": 1},
         "versions": {"torch": "2.13.0", "machine": "x86_64"},
         "seconds": [10.0, 20.0, 30.0],
         "peak_memory": 2_000_000_000,
         "parameters": 76160,
+        "parameters_of_denoiser": 7_616_000,
         "stored_bytes": 900_000,
         "bounds": {name: [0.9, 0.1] for name in names},
         "matrix": json.loads(matrix.to_json()),
@@ -113,6 +122,50 @@ def test_the_tables_show_every_order_by_itself(folder: Path) -> None:
     forgotten = [rows[name][2].strip() for name in rows]
     # a concept loses `loss` a task: (2 + 1) / 2 times 0.02, and 0.03
     assert forgotten == ["0.030", "0.045"]
+
+
+def test_the_further_table_has_what_the_main_one_leaves_out(folder: Path) -> None:
+    write_results(folder)
+    part = (folder / "results.md").read_text().partition("## Further scores")[2]
+    lines = [[cell.strip() for cell in line.split("|")] for line in part.splitlines() if line]
+    found = dict(zip(lines[0][1:], lines[2][1:], strict=True))
+    assert found["Method"] == "LoRA, sequential"
+    # seeds lose 0.10, 0.11 and 0.12 a task: concepts stand 0, 1 and 2 tasks from their own
+    assert found["A_mmd x 1000"] == "910.00 ± 10.00"  # 0.8 + loss
+    assert found["F_mmd x 1000"] == "165.00 ± 15.00"  # 1.5 tasks of loss
+    lost = float(found["forgetting, image alignment"].split()[0])
+    assert lost == pytest.approx(0.0825, abs=6e-4)  # 1.5 tasks of half the loss
+    assert found["best - last, identity"] == "0.165 ± 0.015"
+    assert found["F_N, identity"] == "0.110 ± 0.010"
+    assert "1.00" in found["trained, % of the denoiser"] and "2.00" in found["GB at most"]
+    header = (folder / "results.csv").read_text().splitlines()[0]
+    assert header.endswith("share,memory") and ",mmd_change," in header
+
+
+def test_what_was_not_measured_is_left_out_and_nothing_breaks(tmp_path: Path) -> None:
+    record(tmp_path, "c-lora", order=1, together={}, bounds={})
+    record(tmp_path, "c-lora", bounds={})
+    record(tmp_path, "lora", bounds={name: [0.1, 0.1] for name in NAMES}, peak_memory=None)
+    write_results(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "way from floor" not in text and "both recognised" in text
+    (tmp_path / "odd.json").mkdir()
+    with pytest.raises(PerdureError, match=r"odd\.json is no record of a run"):
+        write_results(tmp_path)
+
+
+def test_the_command_of_a_stream_of_photographs_names_its_layout(tmp_path: Path) -> None:
+    stream = {
+        "name": "folders-mine",
+        "concepts": [{"name": name, "files": [f"{name}.jpg"]} for name in NAMES],
+        "pictures": 8,
+        "order": 0,
+    }
+    asked = {"base": "models/sd15", "encoder": "models/my clip", "pictures": 8, "pairs": 1}
+    record(tmp_path, stream=stream, asked=asked)
+    (command,) = commands(read_results(tmp_path))
+    assert command.startswith("perdure bench folders --photos FOLDER --methods lora")
+    assert command.endswith("--base models/sd15 --encoder 'models/my clip'")
 
 
 def test_a_long_stream_is_shown_part_by_part() -> None:
@@ -295,6 +348,15 @@ def test_missing_pictures_are_left_out(folder: Path) -> None:
     assert "scatter" in ids and not ids & {"pictures", "pairs"}
 
 
+def test_at_milestones_forgetting_is_known_for_those_lengths() -> None:
+    scores = [[0.9, *[None] * 3], [0.8, 0.8, *[None] * 2], [*[None] * 2, 0.7, None]]
+    matrix = TaskMatrix(
+        tasks=[["a"], ["b"], ["c"], ["d"]], scores={"identity": [*scores, [0.6, 0.7, 0.7, 0.4]]}
+    )
+    by_length = forgetting_by_length(matrix, "identity")
+    assert by_length == {2: pytest.approx(0.1), 4: pytest.approx((0.3 + 0.1 + 0) / 3)}
+
+
 def test_records_of_the_ends_alone_make_a_page_without_lengths(tmp_path: Path) -> None:
     path = record(tmp_path, loss=0.1, moments="ends")
     data = json.loads(path.read_text())
@@ -319,7 +381,10 @@ def test_styles_have_no_identity_and_say_so(tmp_path: Path) -> None:
     ("changed", "word"),
     [
         ({"base": {"name": "other", "hash": "ff"}}, "base"),
-        ({"encoder": "clip"}, "metric encoder"),
+        (
+            {"encoder": {"name": "clip", "identity": "image embedding", "hash": "0"}},
+            "metric encoder",
+        ),
         ({"pictures": 4}, "number of pictures"),
         ({"settings": {"steps": 9}}, "settings"),
     ],

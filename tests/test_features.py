@@ -7,7 +7,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTokenizer,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
+    ViTConfig,
+    ViTModel,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from perdure.errors import PerdureError
@@ -131,6 +143,52 @@ def test_identity_head_is_a_linear_map_of_the_pooled_output(copy):
     assert encoder.identity_name == "tiny (identity head)"
 
 
+DINOS = {
+    "dinov2": (Dinov2Model, Dinov2Config, {"patch_size": 8}),
+    "registers": (
+        Dinov2WithRegistersModel,
+        Dinov2WithRegistersConfig,
+        {"patch_size": 8, "num_register_tokens": 2},
+    ),
+    "dinov3": (DINOv3ViTModel, DINOv3ViTConfig, {"patch_size": 8, "num_register_tokens": 2}),
+    "dino": (ViTModel, ViTConfig, {"patch_size": 8}),
+}
+
+
+@pytest.mark.parametrize("kind", DINOS)
+def test_dinos_class_token_is_an_embedding_and_no_text_is_read(kind, tmp_path):
+    made, config, own = DINOS[kind]
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = made(config(**sizes, intermediate_size=24, image_size=SIDE, **own)).eval()
+    model.save_pretrained(tmp_path)
+    scheme = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"height": SIDE, "width": SIDE},
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.25, 0.3],
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(scheme))
+    mean, std = torch.tensor(scheme["image_mean"]), torch.tensor(scheme["image_std"])
+    pixels = ((pictures() / 255.0 - mean) / std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = unit(model(pixel_values=pixels).last_hidden_state[:, 0])
+    encoder = MetricEncoder.open(tmp_path)
+    torch.testing.assert_close(encoder.pictures(pictures()), expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(encoder.identities(pictures()), encoder.pictures(pictures()))
+    with pytest.raises(ValueError, match="reads no texts"):
+        encoder.texts(["a photo"])
+
+
+def test_a_result_says_which_encoder_measured_it(clip, copy):
+    one, other = MetricEncoder.open(clip, name="a"), MetricEncoder.open(clip, name="b")
+    assert one.facts()["hash"] == other.facts()["hash"] and one.facts()["name"] == "a"
+    assert one.facts()["identity"] == "image embedding"
+    save_file({"weight": torch.ones(4, 16)}, copy / "identity_head.safetensors")
+    headed = MetricEncoder.open(copy).facts()
+    assert headed["identity"] == "identity head" and headed["hash"] != one.facts()["hash"]
+
+
 def test_without_a_head_identities_are_the_image_embeddings(clip):
     encoder = MetricEncoder.open(clip)
     assert torch.equal(encoder.identities(pictures()), encoder.pictures(pictures()))
@@ -186,7 +244,7 @@ def drop_a_tensor(folder):
 
 
 def other_model(folder):
-    (folder / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    (folder / "config.json").write_text(json.dumps({"model_type": "swin"}))
 
 
 def other_end_token(folder):
@@ -207,7 +265,7 @@ def wide_head(folder):
         (drop_processor, "preprocessor_config"),
         (drop_tokenizer, "token"),
         (drop_a_tensor, "lacks 1 weights, the first is visual_projection.weight"),
-        (other_model, "must be a CLIP model"),
+        (other_model, "give a CLIP with both towers, or a DINO"),
         (other_end_token, "pools texts at token 5"),
         (wide_head, "must hold `weight`"),
     ],

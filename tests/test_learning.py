@@ -10,7 +10,7 @@ import random
 import shutil
 import signal
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ import torch
 from conftest import PHOTOS
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from transformers import Dinov2Config, Dinov2Model
 
 from perdure.bank import Bank
 from perdure.base.base import Base
@@ -31,6 +32,7 @@ from perdure.learning.learn import discard, learn, resume
 from perdure.learning.settings import make_settings
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
+from perdure.measuring.scores import image_alignment, kid, mmd
 from perdure.methods import METHODS
 
 CONTINUAL = [name for name in METHODS if not METHODS[name].all_at_once]
@@ -480,6 +482,47 @@ def test_photographs_are_learned_drawn_and_measured_on_a_stable_diffusion_folder
     assert result.matrix.at("identity", 0, "teapot") is None
     for score in ("identity", "image_alignment", "mmd", "kid", "text_alignment", "base_drift"):
         assert np.isfinite(result.matrix.need(score, 1, "dog"))
+
+
+def test_every_score_is_of_the_features_that_it_is_named_after(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    """With an identity head of its own, identity and image embedding are not the same thing."""
+    sources = {name: drawings / name for name in ("ada", "bo")}
+    for name, folder in sources.items():
+        learn(base, tmp_path / "bank", {name: folder}, **FAST)
+    weight = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    encoder = replace(MetricEncoder.of(base), identity_weight=weight)
+    result = evaluate(base, tmp_path / "bank", encoder, references=sources, pictures=3)
+    first, last = result.drawn["ada"][0], result.drawn["ada"][1]
+    told, real = result.matrix, result.references["ada"]
+    for score, value in {
+        "identity": image_alignment(encoder.identities(last), encoder.identities(real)),
+        "image_alignment": image_alignment(encoder.pictures(last), encoder.pictures(real)),
+        "mmd": mmd(encoder.pictures(last), encoder.pictures(real)),
+        "kid": kid(encoder.pictures(last), encoder.pictures(real)),
+        "mmd_change": mmd(encoder.pictures(first), encoder.pictures(last)),
+        "likeness_kept": float(
+            (encoder.identities(first) * encoder.identities(last)).sum(dim=1).mean()
+        ),
+    }.items():
+        assert told.need(score, 1, "ada") == pytest.approx(value, rel=1e-4, abs=1e-7), score
+    assert result.encoder == encoder.facts()
+
+
+def test_an_encoder_that_reads_no_texts_leaves_their_scores_out(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **FAST)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    Dinov2Model(Dinov2Config(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path / "e")
+    scheme = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (tmp_path / "e" / "preprocessor_config.json").write_text(json.dumps(scheme))
+    encoder = MetricEncoder.open(tmp_path / "e")
+    found = evaluate(base, tmp_path / "bank", encoder, references={"ada": drawings / "ada"})
+    assert "text_alignment" not in found.matrix.scores
+    assert np.isfinite(found.matrix.need("image_alignment", 0, "ada"))
 
 
 def test_build_method_takes_a_bases_advice_and_the_users_word_over_it(base: Base) -> None:

@@ -14,7 +14,7 @@ from perdure.precision import fast_bf16
 __all__ = ["environment", "peak_memory"]
 
 _PACKAGES = ("perdure", "diffusers", "transformers", "numpy")
-_CPUS = Path("/proc/cpuinfo")
+_CPUS, _STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -33,6 +33,9 @@ def peak_memory(device: torch.device) -> int | None:
     """Bytes, of the GPU where one is used, else of this process since it began; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():  # `ru_maxrss` also counts what the parent had when it forked
+        lines = _STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     if sys.platform == "win32":
         return None
     import resource

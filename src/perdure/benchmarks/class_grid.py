@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from perdure.benchmarks.classes import asked_of
 from perdure.benchmarks.grid import cell_name, check_methods, choices, parted
-from perdure.benchmarks.kind import Data
-from perdure.benchmarks.records import read_record
+from perdure.benchmarks.records import check_record
 from perdure.classification.registry import CLASSIFIERS, build_classifier
 from perdure.classification.run import ClassificationRun
 from perdure.classification.settings import settings_from
@@ -89,18 +89,5 @@ def check_records(cells: Sequence[ClassificationRun]) -> None:
         if not cell.record.exists():
             continue
         config = build_classifier(cell.method, cell.options, cell.tasks).describe()["config"]
-        wanted = _facts(cell.asked, cell.settings.to_json(), config)
-        data = read_record(cell.record).data
-        found = _facts(data["asked"], data["settings"], data["config"])
-        for key in wanted | found:
-            if wanted.get(key) != found.get(key):
-                raise PerdureError(
-                    f"{cell.record} is of a run with {key} {found.get(key)!r}, not "
-                    f"{wanted.get(key)!r}: choose another --out, or remove it."
-                )
-
-
-def _facts(asked: Data, settings: Data, config: Data) -> dict[str, Any]:
-    """What must be equal for a run not to be repeated; on what it computes is no part of it."""
-    told = {key: value for key, value in asked.items() if key != "device"}
-    return {**told, **settings, **{f"method.{key}": value for key, value in config.items()}}
+        facts = {"asked": cell.asked, "settings": cell.settings.to_json(), "config": config}
+        check_record(cell.record, asked_of(facts))

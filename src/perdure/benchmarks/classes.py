@@ -10,7 +10,7 @@ from perdure.classification.run import FORMAT, derived
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import Column
 
-__all__ = ["CLASSIFICATION"]
+__all__ = ["CLASSIFICATION", "asked_of"]
 
 _COLUMNS = (
     Column(key="A_N", title="A_N %", scale=100),
@@ -68,6 +68,13 @@ def _facts(data: Data) -> dict[str, Any]:
     }
 
 
+def asked_of(data: Data) -> dict[str, Any]:
+    """What must be equal for a run not to be repeated; on what it computes is no part of it."""
+    told = {key: value for key, value in data["asked"].items() if key != "device"}
+    own = {f"method.{key}": value for key, value in data["config"].items()}
+    return {**told, **data["settings"], **own}
+
+
 CLASSIFICATION = Kind(
     format=FORMAT,
     methods=CLASSIFIERS,
@@ -76,6 +83,8 @@ CLASSIFICATION = Kind(
     title=_title,
     stream=_stream,
     columns=_COLUMNS,
+    further=(),
+    asked=asked_of,
     numbers=_numbers,
     facts=_facts,
 )

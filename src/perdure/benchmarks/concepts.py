@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from perdure.benchmarks.kind import Data, Kind
 from perdure.benchmarks.runs import FORMAT
-from perdure.measuring.matrix import TaskMatrix, accuracy_final, forgetting, mean_right_after
+from perdure.measuring.matrix import (
+    TaskMatrix,
+    accuracy_final,
+    final_earlier,
+    forgetting,
+    forgetting_coda,
+    forgetting_max,
+    mean_right_after,
+)
+from perdure.measuring.scores import reach
 from perdure.measuring.tables import Column
 from perdure.methods import METHODS
 
@@ -26,6 +36,19 @@ _COLUMNS = (
     Column(key="seconds", title="s a concept", higher_is_better=False, digits=1),
     Column(key="parameters", title="trained", higher_is_better=False, digits=0),
     Column(key="stored", title="kB stored a concept", higher_is_better=False, digits=0),
+)
+_FURTHER = (
+    Column(key="mmd", title="A_mmd x 1000", scale=1000, higher_is_better=False),
+    Column(key="mmd_change", title="F_mmd x 1000", scale=1000, higher_is_better=False),
+    Column(key="kid", title="KID x 1000", scale=1000, higher_is_better=False),
+    Column(key="clip", title="2.5 max(cos, 0)", digits=3),
+    Column(key="forgetting_max", title="best - last, identity", higher_is_better=False, digits=3),
+    Column(key="forgetting_coda", title="F_N, identity", higher_is_better=False, digits=3),
+    Column(
+        key="alignment_lost", title="forgetting, image alignment", higher_is_better=False, digits=3
+    ),
+    Column(key="share", title="trained, % of the denoiser", scale=100, higher_is_better=False),
+    Column(key="memory", title="GB at most", scale=1e-9, higher_is_better=False),
 )
 _ORDER = (  # what simply goes on, what is merged, the papers' methods, ours, and what bounds them
     "textual-inversion",
@@ -52,28 +75,63 @@ def _stream(data: Data) -> Any:
     return told["name"], told["pictures"], sorted(one["name"] for one in told["concepts"])
 
 
+_FINAL = {
+    "final": "identity",
+    "alignment": "image_alignment",
+    "text": "text_alignment",
+    "drift": "base_drift",
+    "mmd": "mmd",
+    "kid": "kid",
+    "clip": "clip_score_cifc",
+}
+"""Numbers that are the mean of a score over all concepts at the end."""
+
+
 def _numbers(data: Data, matrix: TaskMatrix) -> dict[str, float]:
+    scored = [score for score in matrix.scores if matrix.scored(score)]
     reached = [
-        (matrix.need("identity", matrix.learned_at(name), name) - floor) / (ceiling - floor)
+        reach(matrix.need("identity", matrix.learned_at(name), name), ceiling=ceiling, floor=floor)
         for name, (ceiling, floor) in data["bounds"].items()
+        if ceiling > floor
     ]
-    together = data["together"]
+    together, memory = data["together"], data["peak_memory"]
     found = {
-        "after": mean_right_after(matrix, "identity"),
-        "final": accuracy_final(matrix, "identity"),
-        "reach": statistics.fmean(reached),
-        "alignment": accuracy_final(matrix, "image_alignment"),
-        "text": accuracy_final(matrix, "text_alignment"),
-        "drift": accuracy_final(matrix, "base_drift"),
         "seconds": sum(data["seconds"]) / len(matrix.concepts),
         "parameters": data["parameters"],
         "stored": data["stored_bytes"] / 1000 / len(matrix.concepts),
+        "share": data["parameters"] / data["parameters_of_denoiser"],
     }
-    if len(matrix.tasks) > 1:
-        found["forgetting"] = forgetting(matrix, "identity")
+    found |= {
+        key: accuracy_final(matrix, score) for key, score in _FINAL.items() if score in scored
+    }
+    if "identity" in scored:
+        found["after"] = mean_right_after(matrix, "identity")
+    if reached:
+        found["reach"] = statistics.fmean(reached)
+    if memory:
+        found["memory"] = memory
     if together:
         found |= {"pair": together["plain"]["both"], "boxed": together["boxes"]["both"]}
-    return found
+    return found | _lost(matrix, scored, whole=data["moments"] == "all")
+
+
+def _lost(matrix: TaskMatrix, scored: Sequence[str], *, whole: bool) -> dict[str, float]:
+    """Everything that is called forgetting, of a score that some earlier concept has."""
+    lost = {}
+    if "identity" in scored and matrix.earlier("identity"):
+        lost["forgetting"] = forgetting(matrix, "identity")
+        if whole:
+            lost["forgetting_max"] = forgetting_max(matrix, "identity")
+            lost["forgetting_coda"] = forgetting_coda(matrix, "identity")
+    if "image_alignment" in scored and matrix.earlier("image_alignment"):
+        lost["alignment_lost"] = forgetting(matrix, "image_alignment")
+    if "mmd_change" in scored and matrix.earlier("mmd_change"):
+        lost["mmd_change"] = final_earlier(matrix, "mmd_change")
+    return lost
+
+
+def _asked(data: Data) -> dict[str, Any]:
+    return {**data["asked"], "stream": data["stream"]}
 
 
 def _facts(data: Data) -> dict[str, Any]:
@@ -82,7 +140,8 @@ def _facts(data: Data) -> dict[str, Any]:
         "seed": data["seed"],
         "base": data["base"]["name"],
         "base_hash": data["base"]["hash"],
-        "encoder": data["encoder"],
+        "encoder": data["encoder"]["name"],
+        "encoder_hash": data["encoder"]["hash"],
         "pictures": data["pictures"],
     }
 
@@ -95,6 +154,8 @@ DRAWING = Kind(
     title=lambda data: str(data["stream"]["name"]),
     stream=_stream,
     columns=_COLUMNS,
+    further=_FURTHER,
+    asked=_asked,
     numbers=_numbers,
     facts=_facts,
 )

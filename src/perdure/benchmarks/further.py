@@ -1,11 +1,11 @@
-"""Tables beside the main one: every order by itself, and a long stream part by part."""
+"""Tables beside the main one: further scores, every order by itself, a long stream in parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from perdure.benchmarks.concepts import DRAWING
-from perdure.benchmarks.records import Record, numbers
+from perdure.benchmarks.records import Record, grouped
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
 from perdure.measuring.tables import Column, markdown_table
@@ -18,11 +18,20 @@ LONG = 20
 PARTS = 5
 
 
-def further_tables(results: Results, columns: Sequence[Column]) -> list[tuple[str, str]]:
-    """(heading, Markdown table) of runs that draw; none where a short stream has one order."""
+def further_tables(
+    results: Results,
+    methods: Mapping[str, Mapping[str, Sequence[float]]],
+    columns: Sequence[Column],
+    beside: Sequence[Column],
+) -> list[tuple[str, str]]:
+    """(heading, Markdown table) of runs that draw.
+
+    ``methods`` are the main table's rows; ``beside`` are the columns that the main one leaves out.
+    """
     tables: list[tuple[str, str]] = []
     if results.kind is not DRAWING:
         return tables
+    tables.append(("Further scores", markdown_table(methods, beside)))
     if rows := _orders(results):
         shown = [column for column in columns if column.key not in ("parameters", "stored")]
         table = markdown_table(rows, shown, first="Method, order")
@@ -45,8 +54,7 @@ def _orders(results: Results) -> dict[str, dict[str, list[float]]]:
 
 
 def _rows(records: Sequence[Record]) -> dict[str, list[float]]:
-    found = [numbers(record) for record in records]
-    return {key: [row[key] for row in found] for key in found[0]}
+    return next(iter(grouped(records).values()))
 
 
 def _places(results: Results) -> dict[str, dict[str, list[float]]]:

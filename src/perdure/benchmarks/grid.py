@@ -7,12 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from perdure.benchmarks.records import check_record
 from perdure.benchmarks.runs import Run
 from perdure.benchmarks.streams import Stream
 from perdure.errors import PerdureError
 from perdure.methods import METHODS
 
-__all__ = ["cell_name", "cells_of", "check_methods", "choices", "parted"]
+__all__ = ["cell_name", "cells_of", "check_methods", "check_records", "choices", "parted"]
 
 _OWN = "method."
 
@@ -96,3 +97,10 @@ def cells_of(
             )
         )
     return cells
+
+
+def check_records(cells: Sequence[Run]) -> None:
+    """PerdureError where a record that is there already is of a run with something else."""
+    for cell in cells:
+        if cell.record.exists():
+            check_record(cell.record, {**cell.asked, "stream": cell.stream.to_json()})

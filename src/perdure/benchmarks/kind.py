@@ -32,6 +32,10 @@ class Kind:
     """What is equal for records of one stream."""
     columns: tuple[Column, ...]
     """Of the table."""
+    further: tuple[Column, ...]
+    """Of a table beside it, and of the CSV."""
+    asked: Callable[[Data], dict[str, Any]]
+    """What a finished run has to share with one that is asked for not to be repeated."""
     numbers: Callable[[Data, TaskMatrix], dict[str, float]]
     """The columns' numbers of a record, without those that were not measured or have no meaning."""
     facts: Callable[[Data], dict[str, Any]]

@@ -45,7 +45,9 @@ def page(
         "results": results,
         "lead": lead(results),
         "methods": methods,
-        "tables": [{"columns": part, "cells": cells(rows, part)} for part in _parts(columns)],
+        "tables": [
+            {"columns": part, "cells": cells(rows, part)} for part in _parts(columns, results)
+        ],
         "note": table_note(results),
         "scatter": scatter(methods, "forgetting", "final"),
         "bounds": [statistics.fmean(side) for side in zip(*bounds, strict=True)],
@@ -70,11 +72,12 @@ def page(
     }
 
 
-def _parts(columns: Sequence[Column]) -> list[list[Column]]:
-    """The table in two that a page is wide enough for: single concepts; pairs and costs."""
-    return [
-        [column for column in columns if (column.key in COSTS) == late] for late in (False, True)
-    ]
+def _parts(columns: Sequence[Column], results: Results) -> list[list[Column]]:
+    """The table in parts that a page is wide enough for: concepts; pairs and costs; the rest."""
+    beside = [column.key for column in results.kind.further]
+    main = [column for column in columns if column.key not in beside]
+    parts = [[column for column in main if (column.key in COSTS) == late] for late in (False, True)]
+    return [*parts, [column for column in columns if column.key in beside]]
 
 
 def _matrices(runs: MethodRuns) -> list[TaskMatrix]:
@@ -92,7 +95,7 @@ def _over_time(
         name: {"name": name, "title": name, "hue": k % HUES, "dashed": (k // HUES) % 2 == 1}
         for k, name in enumerate(means[0].concepts)
     }
-    ends = any(record.data["moments"] == "ends" for record in results.records)
+    ends = any(record.data["moments"] != "all" for record in results.records)
     return {
         "score": score,
         "span": span,
@@ -111,16 +114,13 @@ def _over_time(
 
 
 def _by_length(methods: Sequence[Mapping[str, Any]], score: str) -> list[tuple[Any, Any]]:
-    """Methods measured at all moments, with their forgetting after every number of tasks."""
+    """Methods with their forgetting after every number of tasks that they were measured at."""
     found = []
     for method in methods:
-        first = method["runs"].first
-        if any(record.data["moments"] != "all" for record in first):
-            continue
-        lines = [forgetting_by_length(record.matrix, score) for record in first]
-        if lines[0]:
-            found.append((method, {t: [line[t] for line in lines] for t in lines[0]}))
-    return found
+        lines = [forgetting_by_length(one.matrix, score) for one in method["runs"].first]
+        if common := sorted(set.intersection(*map(set, lines))):
+            found.append((method, {t: [line[t] for line in lines] for t in common}))
+    return found if any(len(line) > 1 for _, line in found) else []
 
 
 def _by_order(methods: Sequence[Mapping[str, Any]], score: str) -> list[tuple[Any, Any]]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from perdure.benchmarks.classes import CLASSIFICATION
 from perdure.benchmarks.concepts import DRAWING
@@ -13,8 +14,12 @@ from perdure.benchmarks.kind import Data, Kind
 from perdure.errors import PerdureError
 from perdure.measuring.matrix import TaskMatrix
 
-__all__ = ["KINDS", "Record", "grouped", "numbers", "read_record", "read_records"]
+__all__ = ["KINDS", "Record", "check_record", "grouped", "numbers", "read_record", "read_records"]
 
+_NEEDED = {
+    "method", "config", "chosen", "asked", "settings", "seed", "stream", "seconds", "versions",
+    "peak_memory",
+}  # fmt: skip
 KINDS: Mapping[str, Kind] = {"drawing": DRAWING, "classification": CLASSIFICATION}
 """What a record says under `kind`."""
 
@@ -57,13 +62,28 @@ def read_record(path: Path) -> Record:
             raise ValueError(f"its kind is {data['kind']!r}, none of {', '.join(KINDS)}")
         if data["format"] != (known := KINDS[data["kind"]].format):
             raise ValueError(f"its format is {data['format']}, not {known}")
+        if lacking := sorted((_NEEDED | KINDS[data["kind"]].alike.keys()) - data.keys()):
+            raise ValueError(f"it says nothing of {', '.join(lacking)}")
         matrix = TaskMatrix.from_json(json.dumps(data["matrix"]))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PerdureError(
             f"{path} is no record of a run ({error}): move it elsewhere, or delete it and run "
             "the grid again."
         ) from error
     return Record(path, data, matrix)
+
+
+def check_record(path: Path, wanted: Mapping[str, Any]) -> None:
+    """PerdureError where the record in a file is of a run with something else than ``wanted``."""
+    record = read_record(path)
+    found = record.kind.asked(record.data)
+    for key, value in json.loads(json.dumps(wanted)).items():
+        if found.get(key) != value:
+            plain = not isinstance(value, dict | list)
+            told = f"{key} {found.get(key)!r}, not {value!r}" if plain else f"another {key}"
+            raise PerdureError(
+                f"{path} is of a run with {told}: choose another --out, or remove it."
+            )
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from perdure.benchmarks import class_page, class_words, page, words
@@ -24,7 +25,8 @@ def write_results(folder: Path) -> list[Path]:
     Raises PerdureError where there is no record, or where records do not belong together.
     """
     results = read_results(folder)
-    columns = columns_of(results)
+    columns = columns_of(results, results.kind.columns)
+    beside = columns_of(results, results.kind.further)
     rows = {method.title: next(iter(grouped(method.first).values())) for method in results.methods}
     classes = results.kind is CLASSIFICATION
     about, shown, template = (
@@ -32,7 +34,8 @@ def write_results(folder: Path) -> list[Path]:
     )
     note = " ".join([*results.warnings(), about.table_note(results)])
     further = "".join(
-        f"\n## {heading}\n\n{table}" for heading, table in further_tables(results, columns)
+        f"\n## {heading}\n\n{table}"
+        for heading, table in further_tables(results, rows, columns, beside)
     )
     texts = {
         "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n{further}",
@@ -42,18 +45,20 @@ def write_results(folder: Path) -> list[Path]:
             caption=f"{results.stream}. {note}",
             label=f"tab:{results.stream.replace(' ', '-')}",
         ),
-        "results.csv": csv_table(results, columns),
-        "report.html": render(template, shown.page(results, rows, columns), Path(__file__).parent),
+        "results.csv": csv_table(results, [*columns, *beside]),
+        "report.html": render(
+            template, shown.page(results, rows, [*columns, *beside]), Path(__file__).parent
+        ),
     }
     for name, text in texts.items():
         write_page(folder / name, text)
     return [folder / name for name in texts]
 
 
-def columns_of(results: Results) -> list[Column]:
-    """The kind's columns, those left out of which no run has a value."""
+def columns_of(results: Results, columns: Sequence[Column]) -> list[Column]:
+    """Those of the columns of which some run has a value."""
     known = {key for record in results.records for key in numbers(record)}
-    return [column for column in results.kind.columns if column.key in known]
+    return [column for column in columns if column.key in known]
 
 
 def csv_table(results: Results, columns: list[Column]) -> str:

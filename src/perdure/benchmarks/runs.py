@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -218,7 +218,7 @@ def _together(
         score, pictures = score_pairs(
             painter, encoder, references, pairs, nouns=cell.stream.nouns, boxes=boxes
         )
-        found[key] = {"both": score.both, "likeness": score.likeness, "pictures": score.pictures}
+        found[key] = asdict(score)
         rows += pictures
     sheet = cell.record.with_name(cell.record.stem + "-together.webp")
     sheet.parent.mkdir(parents=True, exist_ok=True)

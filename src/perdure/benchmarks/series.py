@@ -54,13 +54,14 @@ def first_tasks(matrix: TaskMatrix, count: int) -> TaskMatrix:
 
 
 def forgetting_by_length(matrix: TaskMatrix, score: str) -> dict[int, float]:
-    """t -> `forgetting` had the stream ended after t tasks, for every t with something to forget.
-
-    Needs all moments: raises ValueError where a cell was not measured.
-    """
-    lengths = range(2, len(matrix.tasks) + 1)
-    ended = {t: first_tasks(matrix, t) for t in lengths}
-    return {t: forgetting(one, score) for t, one in ended.items() if one.earlier(score)}
+    """t -> `forgetting` had the stream ended after t tasks, for every t with something to forget
+    at which all concepts so far were measured."""
+    ended = {t: first_tasks(matrix, t) for t in range(2, len(matrix.tasks) + 1)}
+    return {
+        t: forgetting(one, score)
+        for t, one in ended.items()
+        if one.earlier(score) and all(one.at(score, -1, c) is not None for c in one.scored(score))
+    }
 
 
 def mean_so_far(matrix: TaskMatrix, score: str) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,11 +79,25 @@ class Stream:
             raise PerdureError(f"The stream {self.name} has two concepts named {twice}.")
 
     def ordered(self, order: int) -> Stream:
-        """The same concepts in the permutation number ``order``; 0 is the order as listed."""
+        """The same concepts in the permutation number ``order``; 0 is the order as listed.
+
+        No two numbers are the same permutation: PerdureError where there are not so many.
+        """
         if not order:
             return self
-        turn = np.random.default_rng(order).permutation(len(self.concepts))
-        return replace(self, concepts=tuple(self.concepts[k] for k in turn), order=order)
+        count = len(self.concepts)
+        if order >= math.factorial(count):
+            raise PerdureError(
+                f"The stream {self.name} has {count} concepts, so {math.factorial(count)} orders: "
+                "ask for fewer."
+            )
+        turns = [tuple(range(count))]
+        for number in range(1, order + 1):
+            rng = np.random.default_rng(number)
+            while (turn := tuple(rng.permutation(count).tolist())) in turns:
+                pass
+            turns.append(turn)
+        return replace(self, concepts=tuple(self.concepts[k] for k in turns[order]), order=order)
 
     def sources(self, folder: Path) -> dict[str, list[Path]]:
         """Name -> picture files; drawn ones are written below ``folder``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,16 @@ MEANINGS = {
     f"“{PAIR.format('<a>', 'a person')}”, in the order asked for.",
     "seconds": "Learning time of the whole stream by the number of concepts, on the machine below.",
     "parameters": "Numbers that were trained in the last task.",
+    "mmd": SCORES["mmd"].definition,
+    "mmd_change": SCORES["mmd_change"].definition,
+    "kid": f"{SCORES['kid'].definition} Mean over all concepts at the end.",
+    "clip": f"{SCORES['clip_score_cifc'].definition} Mean over all concepts at the end.",
+    "forgetting_max": f"Of identity. {DEFINITIONS['forgetting_max']}",
+    "forgetting_coda": f"Of identity. {DEFINITIONS['forgetting_coda']}",
+    "alignment_lost": f"Of image alignment. {DEFINITIONS['forgetting']}",
+    "share": "Numbers that were trained in the last task, of all in the base's denoiser.",
+    "memory": "The most memory that the run's process took, of the GPU where one was used, in 10^9 "
+    "bytes; measuring is part of the run.",
     "stored": "Size of the concepts' files by the number of concepts, in 1000 bytes.",
 }
 
@@ -106,15 +117,21 @@ def surroundings(results: Results) -> dict[str, str]:
         "base": (
             f"{one.data['base']['name']}, sha256 {one.data['base']['hash']}" for one in records
         ),
-        "metric encoder": (one.data["encoder"] for one in records),
+        "metric encoder": (
+            f"{one.data['encoder']['name']}, sha256 {one.data['encoder']['hash']}; identity is its "
+            f"{one.data['encoder']['identity']}"
+            for one in records
+        ),
         "seeds": [", ".join(map(str, sorted({one.seed for one in records})))],
         "orders": [", ".join(map(str, sorted({one.order for one in records})))],
         "pictures of a concept to learn from": (one.data["stream"]["pictures"] for one in records),
         "pictures drawn of a concept at a moment": (one.data["pictures"] for one in records),
         "moments": (
-            {"all": "after every task", "ends": "right after its own task, and at the end"}[
-                one.data["moments"]
-            ]
+            {
+                "all": "after every task",
+                "milestones": "right after its own task, after 1, 2, 5, 10, ..., and at the end",
+                "ends": "right after its own task, and at the end",
+            }[one.data["moments"]]
             for one in records
         ),
     }
@@ -136,8 +153,12 @@ def on_what(records: Sequence[Record], facts: Mapping[str, Iterable[Any]]) -> di
 
 def commands(results: Results) -> list[str]:
     """What makes these records: a command for the methods that were run alike."""
+    told = results.data["stream"]
+    photographed = any("files" in one for one in told["concepts"])
+    name = "folders" if results.stream.startswith("folders-") else results.stream
+    name += " --photos FOLDER" if photographed else ""
     return [
-        f"perdure bench {results.stream} --methods {','.join(names)} {options}"
+        f"perdure bench {name} --methods {','.join(names)} {options}"
         for options, names in alike(results, _options).items()
     ]
 
@@ -167,6 +188,7 @@ def _options(runs: Sequence[Record]) -> str:
     parts += varied(runs)
     parts.append(f"--pictures {first['pictures']}")
     parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
-    if first["base"]["name"] != "smallworld":
-        parts.append(f"--base {first['base']['name']}")
+    for key in ("base", "encoder"):
+        if (value := first["asked"][key]) not in (None, "smallworld"):
+            parts.append(f"--{key} {shlex.quote(value)}")
     return " ".join(parts)

@@ -61,7 +61,7 @@ def bench(
         _list()
         return
 
-    from perdure.benchmarks.grid import cells_of
+    from perdure.benchmarks.grid import cells_of, check_records
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
@@ -85,6 +85,7 @@ def bench(
             base=base,
             encoder=encoder or None,
         )
+        check_records(cells)
         run_grid(cells, run, processes=processes or cores(), ray_address=ray or None, say=note)
     for path in write_results(folder):
         console.print(f"wrote {path}")

@@ -85,7 +85,8 @@ class MetricEncoder:
             raise PerdureError(f"There is no metric encoder at {where}: no such folder.")
         model = _open_model(where)
         try:
-            processor = AutoImageProcessor.from_pretrained(where, backend="pil")
+            with quietly():
+                processor = AutoImageProcessor.from_pretrained(where, backend="pil")
         except (OSError, ValueError) as error:
             raise PerdureError(
                 f"The metric encoder {where} has no readable preprocessor_config.json: {error}"

@@ -19,7 +19,7 @@ from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region
 from perdure.measuring.features import MetricEncoder
 
-__all__ = ["PAIR", "PairScore", "halves", "recognise", "score_pairs"]
+__all__ = ["PAIR", "Half", "PairScore", "halves", "recognise", "score_pairs"]
 
 PAIR = "a photo of {} next to {}"
 """Of the picture and, with the other subject's noun, of each box: a phrase for one subject alone
@@ -27,6 +27,16 @@ makes the box half of a single portrait."""
 CENTRES = (17 / 64, 47 / 64)
 SCALE = 0.78
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Half:
+    """What one half of a picture shows."""
+
+    nearest: str
+    """The concept whose references it comes closest to."""
+    likeness: tuple[float, float]
+    """Mean identity cosine with the pair's two concepts, in the pair's order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,8 @@ class PairScore:
     likeness: float
     """Mean identity cosine of the halves and their concepts' references, in the better order."""
     pictures: int
+    halves: tuple[tuple[Half, Half], ...]
+    """Left and right half of every picture, pair after pair."""
 
 
 def halves(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -98,7 +110,7 @@ def score_pairs(
     Returns the score, and the pictures in order.
     """
     names = list(references)
-    found, likenesses, drawn = [], [], []
+    found, likenesses, seen, drawn = [], [], [], []
     for pair in pairs:
         one, other = (f"<{name}>" for name in pair)
         some, another = (f"a {nouns[name]}" for name in pair)
@@ -116,9 +128,16 @@ def score_pairs(
             who = encoder.identities(halves(picture))
             means = [(who @ references[name].T).mean(dim=1) for name in names]
             likeness = torch.stack(means, dim=1)
-            both, value = recognise(
-                likeness, (names.index(pair[0]), names.index(pair[1])), ordered=boxes
+            own = (names.index(pair[0]), names.index(pair[1]))
+            both, value = recognise(likeness, own, ordered=boxes)
+            left, right = (
+                Half(
+                    nearest=names[int(row.argmax())],
+                    likeness=(float(row[own[0]]), float(row[own[1]])),
+                )
+                for row in likeness
             )
+            seen.append((left, right))
             found.append(both)
             likenesses.append(value)
         drawn += shown
@@ -126,5 +145,6 @@ def score_pairs(
         both=sum(found) / len(found),
         likeness=sum(likenesses) / len(likenesses),
         pictures=len(found),
+        halves=tuple(seen),
     )
     return score, drawn

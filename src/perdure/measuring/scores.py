@@ -153,7 +153,8 @@ _ALL = (
         name="identity",
         title="Identity",
         definition="Mean cosine, over all pairs of a drawn and a reference picture of one concept, "
-        "of their identity features (the metric encoder's identity head).",
+        "of their identity features: those of the metric encoder's identity head, or its image "
+        "embeddings where it has none.",
     ),
     Score(
         name="image_alignment",
