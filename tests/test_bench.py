@@ -22,6 +22,7 @@ from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, people, stream
 from perdure.cli import app
 from perdure.errors import PerdureError
+from perdure.learning.learn import interrupted
 from perdure.measuring import evaluate
 from perdure.measuring.pairs import Half, halves, recognise, score_pairs
 from perdure.processes import pool_of
@@ -208,16 +209,23 @@ def test_a_record_of_a_run_with_something_else_is_not_taken_for_done(cell: Run) 
         ({"encoder": "clip"}, "encoder None, not 'clip'"),
         ({"base": "smallworld"}, "base"),
         ({"stream": replace(cell.stream, pictures=2)}, "another stream"),
+        ({"stream": replace(cell.stream, concepts=cell.stream.concepts[:2])}, "another stream"),
     ):
         with pytest.raises(PerdureError, match=f"is of a run with {word}"):
             check_records([replace(cell, **changed)])
+    moved = tuple(
+        replace(one, files=tuple(f"elsewhere/{Path(file).name}" for file in one.files))
+        for one in cell.stream.concepts
+    )
+    check_records([replace(cell, stream=replace(cell.stream, concepts=moved))])
 
 
 def test_a_run_that_is_cut_inside_a_task_ends_in_the_same_bits(
     cell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.set_num_threads(1)
-    cut = replace(cell, record=tmp_path / "r.json", work=tmp_path / "work", pairs=0)
+    often = {"steps": 2, "checkpoint_every": 1}
+    cut = replace(cell, record=tmp_path / "r.json", work=tmp_path / "work", pairs=0, settings=often)
     whole = run(replace(cut, record=tmp_path / "w.json", work=tmp_path / "whole"))
     steps, step = [], torch.optim.AdamW.step
 
@@ -232,6 +240,8 @@ def test_a_run_that_is_cut_inside_a_task_ends_in_the_same_bits(
         with pytest.raises(KeyboardInterrupt):
             run(cut)
     assert Bank.open(cut.work / "bank").concepts == ("ada",)
+    assert interrupted(Bank.open(cut.work / "bank"))
+    assert list((cut.work / "bank").rglob("checkpoint*"))
     again = run(cut)
     assert again["matrix"] == whole["matrix"]
 

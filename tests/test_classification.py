@@ -246,8 +246,25 @@ def test_a_run_between_two_tasks_goes_on_without_learning_the_first_again(tmp_pa
     told.clear()
     run_classification(run, report=lambda task, progress: told.append(task))
     assert set(told) == {1}
+    other_tree = str(write_tree(tmp_path / "other"))
+    other_tower = str(save_backbone(tmp_path / "other-vit", kind="clip"))
+    for changed in (
+        {"method": "lora"},
+        {"data": other_tree},
+        {"backbone": other_tower},
+        {"preprocessing": "coda-prompt"},
+        {"settings": replace(run.settings, seed=1)},
+    ):
+        with pytest.raises(PerdureError, match="holds another run"):
+            run_classification(replace(run, **changed))
+    (run.work / "rows.json").write_text("[]")
+    with pytest.raises(PerdureError, match="lacks the scores of earlier tasks"):
+        run_classification(run)
+    (run.work / "run.json").unlink()
     with pytest.raises(PerdureError, match="holds another run"):
-        run_classification(replace(run, method="lora"))
+        run_classification(run)
+    with pytest.raises(PerdureError, match="4 tasks.*choose fewer"):
+        run_classification(replace(run, tasks=4, work=tmp_path / "w4"))
 
 
 def test_a_checkpoint_of_another_task_is_refused(

@@ -143,27 +143,35 @@ def test_identity_head_is_a_linear_map_of_the_pooled_output(copy):
     assert encoder.identity_name == "tiny (identity head)"
 
 
-DINOS = {
-    "dinov2": (Dinov2Model, Dinov2Config, {"patch_size": 8}),
+DINOS = {  # model, configuration, its own sizes, the processor that published ones name
+    "dinov2": (Dinov2Model, Dinov2Config, {}, "BitImageProcessor"),
     "registers": (
         Dinov2WithRegistersModel,
         Dinov2WithRegistersConfig,
-        {"patch_size": 8, "num_register_tokens": 2},
+        {"num_register_tokens": 2},
+        "BitImageProcessor",
     ),
-    "dinov3": (DINOv3ViTModel, DINOv3ViTConfig, {"patch_size": 8, "num_register_tokens": 2}),
-    "dino": (ViTModel, ViTConfig, {"patch_size": 8}),
+    "dinov3": (
+        DINOv3ViTModel,
+        DINOv3ViTConfig,
+        {"num_register_tokens": 2},
+        "DINOv3ViTImageProcessorFast",
+    ),
+    "dino": (ViTModel, ViTConfig, {}, "ViTImageProcessor"),
 }
 
 
 @pytest.mark.parametrize("kind", DINOS)
 def test_dinos_class_token_is_an_embedding_and_no_text_is_read(kind, tmp_path):
-    made, config, own = DINOS[kind]
+    made, config, own, processor = DINOS[kind]
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    model = made(config(**sizes, intermediate_size=24, image_size=SIDE, **own)).eval()
+    sizes |= {"intermediate_size": 24, "image_size": SIDE, "patch_size": 8}
+    model = made(config(**sizes, **own)).eval()
     model.save_pretrained(tmp_path)
     scheme = {
-        "image_processor_type": "ViTImageProcessor",
+        "image_processor_type": processor,
+        "do_center_crop": False,
         "size": {"height": SIDE, "width": SIDE},
         "image_mean": [0.4, 0.5, 0.6],
         "image_std": [0.2, 0.25, 0.3],

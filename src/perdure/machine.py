@@ -33,9 +33,10 @@ def peak_memory(device: torch.device) -> int | None:
     """Bytes, of the GPU where one is used, else of this process since it began; None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if _STATUS.exists():  # `ru_maxrss` also counts what the parent had when it forked
-        lines = _STATUS.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    status = _STATUS.read_text().splitlines() if _STATUS.exists() else []
+    for line in status:  # `ru_maxrss` also counts what the parent had when it forked
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
     if sys.platform == "win32":
         return None
     import resource

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from perdure.benchmarks.kind import Data, Kind
@@ -131,7 +132,13 @@ def _lost(matrix: TaskMatrix, scored: Sequence[str], *, whole: bool) -> dict[str
 
 
 def _asked(data: Data) -> dict[str, Any]:
-    return {**data["asked"], "stream": data["stream"]}
+    """Photographs count by their names: the folder may be called otherwise, or lie elsewhere."""
+    stream = dict(data["stream"])
+    stream["concepts"] = [
+        {**one, "files": [Path(file).name for file in one["files"]]} if "files" in one else one
+        for one in stream["concepts"]
+    ]
+    return {**data["asked"], "stream": stream}
 
 
 def _facts(data: Data) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.records import check_record
 from perdure.benchmarks.runs import Run
 from perdure.benchmarks.streams import Stream
@@ -103,4 +104,5 @@ def check_records(cells: Sequence[Run]) -> None:
     """PerdureError where a record that is there already is of a run with something else."""
     for cell in cells:
         if cell.record.exists():
-            check_record(cell.record, {**cell.asked, "stream": cell.stream.to_json()})
+            asked = {"asked": cell.asked, "stream": cell.stream.to_json()}
+            check_record(cell.record, DRAWING.asked(asked))

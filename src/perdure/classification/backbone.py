@@ -156,6 +156,8 @@ class Backbone:
 
 def _open_tower(where: str) -> PreTrainedModel:
     folder = Path(where)
+    if not folder.is_dir() and folder in EMBEDDED.values():
+        raise PerdureError(f"The weights of {folder.name} are not installed: reinstall perdure.")
     if not folder.is_dir() and where.count("/") != 1:
         raise PerdureError(
             f"There is no backbone {where}: give a folder, a hub id, or {' or '.join(EMBEDDED)}."

@@ -35,6 +35,10 @@ from perdure.randomness import generator_of
 __all__ = ["ContinualClassifier", "Label"]
 
 Label = int | str
+_OPEN_ALREADY = (
+    "preprocessing and device have no effect on a backbone that is open already: give them to "
+    "Backbone.open"
+)
 BATCH = 64
 """Pictures of one pass where no gradient is needed."""
 
@@ -78,10 +82,7 @@ class ContinualClassifier:
                 backbone, preprocessing=preprocessing or "backbone", device=device or "cpu"
             )
         elif preprocessing is not None or device is not None:
-            raise ValueError(
-                "preprocessing and device have no effect on a backbone that is open already: give "
-                "them to Backbone.open"
-            )
+            raise ValueError(_OPEN_ALREADY)
         self.backbone = backbone
         backbone.aim(self.method.targets)
         self.tasks: tuple[tuple[Label, ...], ...] = ()
@@ -234,18 +235,23 @@ class ContinualClassifier:
         folder: str | Path,
         *,
         backbone: str | Path | Backbone | None = None,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
     ) -> ContinualClassifier:
         """What `save` wrote, on the backbone that it names, or on the one that is given.
 
-        PerdureError where the folder is not readable or the backbone's weights are others.
+        PerdureError where the folder is not readable or the backbone's weights are others,
+        ValueError for a device beside a backbone that is open already.
         """
+        if isinstance(backbone, Backbone) and device is not None:
+            raise ValueError(_OPEN_ALREADY)
         state = saving.read(Path(folder))
         scheme = Preprocessing.from_json(state.preprocessing)
         if isinstance(backbone, Backbone):
             opened = backbone
         else:
-            opened = Backbone.open(backbone or state.backbone, preprocessing=scheme, device=device)
+            opened = Backbone.open(
+                backbone or state.backbone, preprocessing=scheme, device=device or "cpu"
+            )
         if opened.hash != state.hash:
             raise PerdureError(
                 f"{folder} was learned on the backbone {state.backbone} with weights "

@@ -58,6 +58,8 @@ def build_classifier(name: str, options: Mapping[str, Any], tasks: int | None = 
     Where it is known how many ``tasks`` there will be, InfLoRA's T is that, and CODA-Prompt shares
     its 100 components among them, as their public codes do.
     """
+    if tasks is not None and tasks < 1:
+        raise ValueError(f"the number of tasks expected is {tasks}, but must be at least 1")
     own: dict[str, Any] = {"penalty": PENALTIES[name]} if name in PENALTIES else {}
     if tasks is not None and name == InfLoRA.name:
         own["tasks"] = tasks

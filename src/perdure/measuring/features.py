@@ -25,6 +25,7 @@ from transformers import (
     PreTrainedModel,
     ViTModel,
 )
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from transformers.utils import cached_file
 
 from perdure.errors import PerdureError
@@ -86,8 +87,8 @@ class MetricEncoder:
         model = _open_model(where)
         try:
             with quietly():
-                processor = AutoImageProcessor.from_pretrained(where, backend="pil")
-        except (OSError, ValueError) as error:
+                processor = _open_processor(where, model.config.model_type)
+        except (ImportError, OSError, ValueError) as error:
             raise PerdureError(
                 f"The metric encoder {where} has no readable preprocessor_config.json: {error}"
             ) from error
@@ -113,7 +114,12 @@ class MetricEncoder:
     @property
     def identity_name(self) -> str:
         """Which features `identities` gives: the identity head's, or the image embedding's."""
-        return f"{self.name} ({self.facts()['identity']})"
+        return f"{self.name} ({self.identity_kind})"
+
+    @property
+    def identity_kind(self) -> str:
+        """`identity head` or `image embedding`."""
+        return "image embedding" if self.identity_weight is None else "identity head"
 
     def facts(self) -> dict[str, str]:
         """What a result says of it: name, what identity is, and sha256 of all its weights."""
@@ -125,7 +131,7 @@ class MetricEncoder:
                 digest.update(weight.cpu().contiguous().numpy().tobytes())
         return {
             "name": self.name,
-            "identity": "image embedding" if self.identity_weight is None else "identity head",
+            "identity": self.identity_kind,
             "hash": digest.hexdigest(),
         }
 
@@ -227,6 +233,12 @@ def _open_model(where: str) -> PreTrainedModel:
             f"The metric encoder {where} lacks {len(missing)} weights, the first is {missing[0]}."
         )
     return model.eval().requires_grad_(False)
+
+
+def _open_processor(where: str, kind: str) -> Any:
+    if kind == "dinov3_vit":  # its own needs torchvision, and does the same
+        return ViTImageProcessorPil.from_pretrained(where)
+    return AutoImageProcessor.from_pretrained(where, backend="pil", trust_remote_code=False)
 
 
 def _open_tokenizer(where: str, pooled_at: int) -> CLIPTokenizer:
