@@ -46,7 +46,7 @@ CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
 
 
 PENALTIES: Mapping[str, float] = MappingProxyType(
-    {"c-lora": 1e6, "ewc": 1e6, "feature-space": 1.0, "stamina": 1e6}
+    {"c-lora": 1e6, "ewc": 1e6, "feature-space": 10.0, "stamina": 1e6}
 )
 """The weight of a penalty where none is given, chosen on `smallworld-classes-40-tuning`: those of
 the classes themselves are for drawing, where the loss and the layers are others."""
