@@ -97,7 +97,7 @@ def test_the_table_is_the_mean_and_spread_of_what_a_hand_computes(folder: Path) 
     text = (folder / "results.md").read_text()
     heads, _, *rows = (
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in text.splitlines()
+        for line in text.partition("\n## ")[0].splitlines()
         if line.startswith("|")
     )
     table = {row[0]: dict(zip(heads, row, strict=True)) for row in rows}
@@ -118,6 +118,21 @@ def test_the_table_is_the_mean_and_spread_of_what_a_hand_computes(folder: Path) 
     assert joint["s a task"] == "**20.0**" and lora["stored"] == "**3,000**"
     assert "Replay keeps pictures of earlier classes: it is not rehearsal-free" in text
     assert "Joint learns all classes at once and is the upper bound" in text
+
+
+def test_differences_are_taken_within_a_seed(tmp_path: Path) -> None:
+    for seed, up in enumerate((0.0, 0.2)):
+        write(tmp_path, "c-lora", [[0.7], [0.7, 0.7], [0.60 + up] * 3], seed=seed)
+        better = 0.64 + 0.02 * seed + up
+        write(tmp_path, "stamina", [[0.7], [0.7, 0.7], [better] * 3], seed=seed)
+        write(tmp_path, "joint", [[0.9, 0.9, 0.9]], seed=seed)
+    write(tmp_path, "lora", [[0.7], [0.7, 0.7], [0.1] * 3], seed=7)  # no seed of both
+    write_results(tmp_path)
+    part = (tmp_path / "results.md").read_text().partition("## Less C-LoRA, seed by seed")[2]
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in part.splitlines() if line]
+    assert [row[0] for row in rows] == ["Method", "---", "STAMINA", "Joint"]
+    assert rows[0][1] == "A_N %" and rows[2][1] == "5.00 ± 1.41"  # 4 and 6
+    assert rows[3][1] == "20.00 ± 14.14" and rows[3][3] == "–"  # 30 and 10; forgets nothing
 
 
 def test_a_difference_below_the_spread_is_a_tie(tmp_path: Path) -> None:

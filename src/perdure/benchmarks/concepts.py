@@ -161,6 +161,7 @@ DRAWING = Kind(
     title=lambda data: str(data["stream"]["name"]),
     stream=_stream,
     columns=_COLUMNS,
+    paired=None,
     further=_FURTHER,
     asked=_asked,
     numbers=_numbers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perdure.benchmarks.concepts import DRAWING
-from perdure.benchmarks.records import Record, grouped
+from perdure.benchmarks.records import Record, grouped, numbers
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
 from perdure.measuring.tables import Column, markdown_table
@@ -24,11 +24,18 @@ def further_tables(
     columns: Sequence[Column],
     beside: Sequence[Column],
 ) -> list[tuple[str, str]]:
-    """(heading, Markdown table) of runs that draw.
+    """(heading, Markdown table).
 
     ``methods`` are the main table's rows; ``beside`` are the columns that the main one leaves out.
     """
     tables: list[tuple[str, str]] = []
+    if results.kind.paired is not None:
+        name, keys = results.kind.paired
+        if rows := paired(results, name, keys):
+            shown = [column for column in columns if column.key in keys]
+            title = results.kind.methods[name].title.partition(":")[0]
+            table = markdown_table(rows, shown, mark_best=False)
+            tables.append((f"Less {title}, seed by seed", table))
     if results.kind is not DRAWING:
         return tables
     tables.append(("Further scores", markdown_table(methods, beside)))
@@ -42,6 +49,30 @@ def further_tables(
         table = markdown_table(rows, shown, first="Method, concepts")
         tables.append(("By place in the stream", table))
     return tables
+
+
+def paired(results: Results, name: str, keys: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """Row -> number -> its difference to the method ``name``, one value a seed that both have.
+
+    A seed decides the order of classes too, which moves all methods alike: differences within a
+    seed do not have that spread. Empty where the method was not run.
+    """
+    base = {
+        record.seed: numbers(record)
+        for method in results.methods
+        for record in method.first
+        if record.method == name
+    }
+    rows: dict[str, dict[str, list[float]]] = {}
+    for method in results.methods:
+        pairs = [(numbers(one), base[one.seed]) for one in method.first if one.seed in base]
+        if method.first[0].method != name and len(pairs) > 1:
+            rows[method.title] = {
+                key: [own[key] - other[key] for own, other in pairs]
+                for key in keys
+                if all(key in one for pair in pairs for one in pair)
+            }
+    return rows
 
 
 def _orders(results: Results) -> dict[str, dict[str, list[float]]]:

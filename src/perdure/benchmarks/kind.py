@@ -32,6 +32,8 @@ class Kind:
     """What is equal for records of one stream."""
     columns: tuple[Column, ...]
     """Of the table."""
+    paired: tuple[str, tuple[str, ...]] | None
+    """A method and columns: the others are set against it, seed by seed, in a table beside it."""
     further: tuple[Column, ...]
     """Of a table beside it, and of the CSV."""
     asked: Callable[[Data], dict[str, Any]]

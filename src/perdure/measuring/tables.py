@@ -59,6 +59,7 @@ def markdown_table(
     columns: Sequence[Column],
     *,
     first: str = "Method",
+    mark_best: bool = True,
 ) -> str:
     """`cells` as a Markdown table, the best of a column and its ties bold."""
     lines = [
@@ -66,7 +67,7 @@ def markdown_table(
         "|---|" + "---:|" * len(columns),
     ]
     for name, row in cells(rows, columns).items():
-        texts = [f"**{text}**" if best else text for text, best in row]
+        texts = [f"**{text}**" if best and mark_best else text for text, best in row]
         lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
 
