@@ -40,8 +40,8 @@ class Base:
     name: str
     encoder: str
     """Folder or hub id of the metric encoder that goes with this base."""
-    encoder_name: str
-    """What results call it: the base's name where it is the base's own, else its folder or id."""
+    encoder_name: str | None = None
+    """What results call it where it is the base's own: as the base. None is its folder or id."""
     hints: Mapping[str, Any] = field(default_factory=dict)
     """What the base's own `perdure.json` advises: `learning` for all methods and `learning_of` one,
     `methods` (their options), `drawing`, `psnr`."""
@@ -223,16 +223,12 @@ def _open(
     else:
         own = "openai/clip-vit-large-patch14"
     called = folder.name if folder.is_dir() and text != SMALLWORLD else text
-    if encoder:
-        encoder_name = Path(encoder).resolve().name if Path(encoder).is_dir() else encoder
-    else:
-        encoder_name = called if "encoder" in hints else own
     return cls(
         pipeline=pipeline,
         family=family,
         name=called,
         encoder=encoder or own,
-        encoder_name=encoder_name,
+        encoder_name=called if "encoder" in hints and not encoder else None,
         hints=hints,
         device=place,
     )
