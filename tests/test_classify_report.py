@@ -159,7 +159,7 @@ def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
     write_results(folder)
     shown = page(folder)
     ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
-    assert ids == ["numbers", "scatter", "so-far", "maps", "method"]
+    assert ids == ["numbers", "paired", "scatter", "so-far", "maps", "method"]
     assert not {"script", "img", "link"} & {tag for tag, _ in shown.tags}
     words = " ".join(shown.words.split())
     assert "6 classes in 3 tasks" in words and "six in 3 tasks" in words
@@ -167,6 +167,9 @@ def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
     assert "--epochs 5" in words and "0123456789abcdef" in words
     assert "epochs5batch size128lrthe method's ownhead lrthe method's ownschedulecosine" in words
     assert "not rehearsal-free" in words and "upper bound" in words
+    assert "less that of C-LoRA with the same seed" in words
+    # 41 - 61, (90 + 55 + 40) / 3 - (90 + 75 + 60) / 3, 45 - 17.5, 60 - 25
+    assert "LoRA, sequential−20.00−13.3327.5035.00" in words
     # the map of LoRA, sequential, mean over seeds, in per cent: a row a task
     assert "after task 123 task 1task 2task 3 913141811171 " in words
 

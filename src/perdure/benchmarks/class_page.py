@@ -7,6 +7,7 @@ from typing import Any
 
 from perdure.benchmarks.class_words import MEANINGS, commands, lead, surroundings, table_note
 from perdure.benchmarks.figures import heat, lengths, marked, scatter
+from perdure.benchmarks.further import paired_table
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import mean_matrix, mean_so_far
 from perdure.benchmarks.words import definitions, seeds_each
@@ -35,7 +36,8 @@ def page(
     return {
         "results": results,
         "lead": lead(results),
-        "tables": [{"columns": columns, "cells": cells(rows, columns)}],
+        "tables": [{"columns": columns, "cells": cells(rows, columns), "mark_best": True}],
+        "paired": _paired(results, columns),
         "note": table_note(results),
         "seeds": seeds_each(results),
         "scatter": scatter(methods, "F_N", "A_N"),
@@ -51,6 +53,18 @@ def page(
         "definitions": definitions(columns, MEANINGS),
         "surroundings": surroundings(results),
         "commands": commands(results),
+    }
+
+
+def _paired(results: Results, columns: Sequence[Column]) -> dict[str, Any] | None:
+    if (against := paired_table(results, columns)) is None:
+        return None
+    return {
+        "name": against.name,
+        "heading": against.heading,
+        "columns": against.columns,
+        "cells": cells(against.rows, against.columns),
+        "mark_best": False,
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.records import Record, grouped, numbers
@@ -10,7 +11,7 @@ from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
 from perdure.measuring.tables import Column, markdown_table
 
-__all__ = ["LONG", "further_tables"]
+__all__ = ["LONG", "Paired", "further_tables", "paired_table"]
 
 MAIN = "identity"
 LONG = 20
@@ -29,13 +30,9 @@ def further_tables(
     ``methods`` are the main table's rows; ``beside`` are the columns that the main one leaves out.
     """
     tables: list[tuple[str, str]] = []
-    if results.kind.paired is not None:
-        name, keys = results.kind.paired
-        if rows := paired(results, name, keys):
-            shown = [column for column in columns if column.key in keys]
-            title = results.kind.methods[name].title.partition(":")[0]
-            table = markdown_table(rows, shown, mark_best=False)
-            tables.append((f"Less {title}, seed by seed", table))
+    if against := paired_table(results, columns):
+        table = markdown_table(against.rows, against.columns, mark_best=False)
+        tables.append((against.heading, table))
     if results.kind is not DRAWING:
         return tables
     tables.append(("Further scores", markdown_table(methods, beside)))
@@ -51,12 +48,31 @@ def further_tables(
     return tables
 
 
-def paired(results: Results, name: str, keys: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-    """Row -> number -> its difference to the method ``name``, one value a seed that both have.
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Every method set against one of them, seed by seed."""
+
+    name: str
+    """The title of that one."""
+    rows: Mapping[str, Mapping[str, Sequence[float]]]
+    """Row -> number -> its difference to that method's, one value a seed that both have."""
+    columns: Sequence[Column]
+
+    @property
+    def heading(self) -> str:
+        """Of the table."""
+        return f"Less {self.name}, seed by seed"
+
+
+def paired_table(results: Results, columns: Sequence[Column]) -> Paired | None:
+    """Differences to the method that the kind of record names; None where it was not run.
 
     A seed decides the order of classes too, which moves all methods alike: differences within a
-    seed do not have that spread. Empty where the method was not run.
+    seed do not have that spread.
     """
+    if results.kind.paired is None:
+        return None
+    name, keys = results.kind.paired
     base = {
         record.seed: numbers(record)
         for method in results.methods
@@ -72,7 +88,13 @@ def paired(results: Results, name: str, keys: Sequence[str]) -> dict[str, dict[s
                 for key in keys
                 if all(key in one for pair in pairs for one in pair)
             }
-    return rows
+    if not rows:
+        return None
+    return Paired(
+        name=results.kind.methods[name].title.partition(":")[0],
+        rows=rows,
+        columns=[column for column in columns if column.key in keys],
+    )
 
 
 def _orders(results: Results) -> dict[str, dict[str, list[float]]]:
