@@ -1,4 +1,4 @@
-"""Tables beside the main one: further scores, every order by itself, a long stream in parts."""
+"""Tables beside the main one: differences within a seed, further scores, orders, parts."""
 
 from __future__ import annotations
 
