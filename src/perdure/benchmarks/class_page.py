@@ -36,7 +36,7 @@ def page(
     return {
         "results": results,
         "lead": lead(results),
-        "tables": [{"columns": columns, "cells": cells(rows, columns), "mark_best": True}],
+        "tables": [{"columns": columns, "cells": cells(rows, columns)}],
         "paired": _paired(results, columns),
         "note": table_note(results),
         "seeds": seeds_each(results),
@@ -59,12 +59,12 @@ def page(
 def _paired(results: Results, columns: Sequence[Column]) -> dict[str, Any] | None:
     if (against := paired_table(results, columns)) is None:
         return None
+    found = cells(against.rows, against.columns)
     return {
         "name": against.name,
         "heading": against.heading,
         "columns": against.columns,
-        "cells": cells(against.rows, against.columns),
-        "mark_best": False,
+        "cells": {title: [(text, False) for text, _ in row] for title, row in found.items()},
     }
 
 

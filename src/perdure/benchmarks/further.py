@@ -65,7 +65,7 @@ class Paired:
 
 
 def paired_table(results: Results, columns: Sequence[Column]) -> Paired | None:
-    """Differences to the method that the kind of record names; None where it was not run.
+    """Differences to the method that the kind of record names; None without one, or its runs.
 
     A seed decides the order of classes too, which moves all methods alike: differences within a
     seed do not have that spread.

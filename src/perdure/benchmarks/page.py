@@ -46,8 +46,7 @@ def page(
         "lead": lead(results),
         "methods": methods,
         "tables": [
-            {"columns": part, "cells": cells(rows, part), "mark_best": True}
-            for part in _parts(columns, results)
+            {"columns": part, "cells": cells(rows, part)} for part in _parts(columns, results)
         ],
         "note": table_note(results),
         "scatter": scatter(methods, "forgetting", "final"),
