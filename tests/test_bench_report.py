@@ -142,6 +142,25 @@ def test_the_further_table_has_what_the_main_one_leaves_out(folder: Path) -> Non
     assert header.endswith("share,memory") and ",mmd_change," in header
 
 
+def test_kinds_of_concepts_have_rows_of_their_own(tmp_path: Path) -> None:
+    kinds = dict(zip(NAMES, ("style", "pet", "pet"), strict=True))
+    stream = {
+        "name": "mixed",
+        "concepts": [{"name": name, "domain": kind} for name, kind in kinds.items()],
+        "pictures": 8,
+        "order": 0,
+    }
+    bounds = {name: [0.9, 0.1] for name in NAMES[1:]}
+    record(tmp_path, "lora", loss=0.1, stream=stream, styles=["ada"], bounds=bounds)
+    write_results(tmp_path)
+    part = (tmp_path / "results.md").read_text().partition("## By kind of concept")[2]
+    rows = {line.split("|")[1].strip(): line.split("|")[2:] for line in part.splitlines()[4:]}
+    cells = {name: [cell.strip() for cell in row] for name, row in rows.items()}
+    # identity falls by 0.1 a task, alignment by half of it: ada stands two tasks back, ben one
+    assert cells["LoRA, sequential, pet"][:3] == ["0.800", "0.750", "0.775"]
+    assert cells["LoRA, sequential, style"][:3] == ["–", "–", "0.700"]
+
+
 def test_what_was_not_measured_is_left_out_and_nothing_breaks(tmp_path: Path) -> None:
     record(tmp_path, "c-lora", order=1, together={}, bounds={})
     record(tmp_path, "c-lora", bounds={})

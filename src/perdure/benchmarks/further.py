@@ -1,7 +1,8 @@
-"""Tables beside the main one: differences within a seed, further scores, orders, parts."""
+"""Tables beside the main one: differences within a seed, further scores, orders, parts, kinds."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.records import Record, grouped, numbers
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
+from perdure.measuring.matrix import final, right_after
 from perdure.measuring.tables import Column, markdown_table
 
 __all__ = ["LONG", "Paired", "further_tables", "paired_table"]
@@ -45,6 +47,11 @@ def further_tables(
         shown = [about[key] for key in ("after", "final", "forgetting")]
         table = markdown_table(rows, shown, first="Method, concepts")
         tables.append(("By place in the stream", table))
+    if rows := _by_kind(results):
+        about = {column.key: column for column in columns}
+        shown = [about[key] for key in ("after", "final", "alignment", "text") if key in about]
+        table = markdown_table(rows, shown, first="Method, kind")
+        tables.append(("By kind of concept", table))
     return tables
 
 
@@ -106,6 +113,38 @@ def _orders(results: Results) -> dict[str, dict[str, list[float]]]:
     }
 
 
+def _by_kind(results: Results) -> dict[str, dict[str, list[float]]]:
+    """Of streams with several kinds of concepts: styles have no identity, and ask for less."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for method in results.methods:
+        for record in method.first:
+            kinds = _kinds(record)
+            if len(kinds) < 2:
+                continue
+            scores = {
+                "after": right_after(record.matrix, MAIN),
+                "final": final(record.matrix, MAIN),
+                "alignment": final(record.matrix, "image_alignment"),
+            }
+            if "text_alignment" in record.matrix.scores:
+                scores["text"] = final(record.matrix, "text_alignment")
+            for kind, names in kinds.items():
+                row = rows.setdefault(f"{method.title}, {kind}", {})
+                for key, known in scores.items():
+                    if own := [known[name] for name in names if name in known]:
+                        row.setdefault(key, []).append(statistics.fmean(own))
+    return rows
+
+
+def _kinds(record: Record) -> dict[str, list[str]]:
+    """Kind -> its concepts, in the stream's order; photographs are subjects or styles."""
+    kinds: dict[str, list[str]] = {}
+    for one in record.data["stream"]["concepts"]:
+        photographed = "style" if one["name"] in record.data["styles"] else "subject"
+        kinds.setdefault(one.get("domain", photographed), []).append(one["name"])
+    return kinds
+
+
 def _rows(records: Sequence[Record]) -> dict[str, list[float]]:
     return next(iter(grouped(records).values()))
 
@@ -116,10 +155,10 @@ def _places(results: Results) -> dict[str, dict[str, list[float]]]:
         for record in method.first:
             if len(record.matrix.concepts) < LONG or len(record.matrix.tasks) < 2:
                 continue
-            for place, (after, final) in by_place(record.matrix, MAIN, PARTS).items():
+            for place, (after, ended) in by_place(record.matrix, MAIN, PARTS).items():
                 row = rows.setdefault(f"{method.title}, {place[0]} to {place[1]}", {})
                 for key, value in zip(
-                    ("after", "final", "forgetting"), (after, final, after - final), strict=True
+                    ("after", "final", "forgetting"), (after, ended, after - ended), strict=True
                 ):
                     row.setdefault(key, []).append(value)
     return rows
