@@ -191,6 +191,7 @@ def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
     )
     assert told["stored"] * 3000 == pytest.approx(record.data["stored_bytes"])
     assert record.data["peak_memory"] > 1e8  # bytes
+    assert len(record.data["norms"]) == 3 and all(norm > 0 for norm in record.data["norms"])
     assert grouped([record, record])[record.method]["after"] == [told["after"]] * 2
     with Image.open(cell.record.with_suffix(".webp")) as strip:
         assert strip.width // 3 == strip.height // 3  # three concepts, three rows

@@ -182,6 +182,7 @@ def record_of(
         "encoder": evaluation.encoder,
         "versions": evaluation.environment,
         "seconds": [task.facts["seconds"] for task in bank.tasks],
+        "norms": [task.facts["norm"] for task in bank.tasks],
         "peak_memory": peak_memory(base.device),
         "parameters": _trained(bank.tasks[-1].facts),
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
