@@ -1,7 +1,9 @@
 """Generative replay: what is drawn again, with which chance it is learned, and what is stored."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from torch import Tensor
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.drawing.painter import Painter
+from perdure.learning import learn as teaching
 from perdure.learning import loop
-from perdure.learning.drawn import replayed
+from perdure.learning.drawn import Replay, replayed
 from perdure.learning.latents import Latents
 from perdure.learning.learn import learn
+from perdure.learning.loop import train
 from perdure.learning.settings import LearnSettings, make_settings
 from perdure.methods import Kept, Learner, Method, build
 from perdure.randomness import seed_of
@@ -45,8 +49,15 @@ def of_bank(path: Path) -> tuple[Method, list[Kept]]:
     return build(opened.method, **opened.config), kept
 
 
+PLAIN = {name: ("a photo of {}",) for name in ("ada", "bo")}
+
+
 def settings_of(base: Base, seed: int = 0) -> LearnSettings:
     return make_settings(base.hints.get("learning", {}), {"seed": seed})
+
+
+def latents_of(replays: Mapping[str, Replay]) -> dict[str, Latents]:
+    return {name: replay.latents for name, replay in replays.items()}
 
 
 def test_the_same_seed_draws_the_same_bits_again_and_another_seed_others(
@@ -54,8 +65,10 @@ def test_the_same_seed_draws_the_same_bits_again_and_another_seed_others(
 ) -> None:
     method, kept = of_bank(bank)
     base.tokens.set(Bank.open(bank).rows())
-    one, two = (replayed(base, method, kept, settings_of(base)) for _ in range(2))
-    other = replayed(base, method, kept, settings_of(base, seed=1))
+    one, two, other = (
+        latents_of(replayed(base, method, kept, PLAIN, settings_of(base, seed)))
+        for seed in (0, 0, 1)
+    )
     assert list(one) == ["ada", "bo"]
     for name in one:
         assert len(one[name]) == 2
@@ -70,17 +83,19 @@ def test_what_is_replayed_is_what_the_bank_draws(base: Base, bank: Path) -> None
     method, kept = of_bank(bank)
     painter = Painter(base, bank)
     base.tokens.set(painter.rows)
-    latents = replayed(base, method, kept, settings_of(base))["bo"]
+    templates = {**PLAIN, "bo": ("{} at sea", "{}")}
+    replay = replayed(base, method, kept, templates, settings_of(base))["bo"]
+    assert replay.prompt == "<bo> at sea"
     seeds = [seed_of(0, 2, 1, k) for k in range(2)]  # after two tasks, the second concept
-    drawn = np.stack([np.asarray(p) for p in painter.draw(["a photo of <bo>"] * 2, seeds=seeds)])
-    again = (base.decode(latents.mean).permute(0, 2, 3, 1).numpy() + 1) * 127.5
+    drawn = np.stack([np.asarray(p) for p in painter.draw([replay.prompt] * 2, seeds=seeds)])
+    again = (base.decode(replay.latents.mean).permute(0, 2, 3, 1).numpy() + 1) * 127.5
     assert np.abs(drawn - again).max() <= 6  # where bf16 is fast, the painter decodes in it
 
 
 def test_only_a_method_that_replays_draws_anything(base: Base, bank: Path) -> None:
     _, kept = of_bank(bank)
-    assert replayed(base, build("lora", rank=2), kept, settings_of(base)) == {}
-    assert replayed(base, build("generative-replay"), [], settings_of(base)) == {}
+    assert replayed(base, build("lora", rank=2), kept, PLAIN, settings_of(base)) == {}
+    assert replayed(base, build("generative-replay"), [], {}, settings_of(base)) == {}
 
 
 def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts(
@@ -100,7 +115,7 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
             words = base.tokens.tokenizer.decode([i for i in row.tolist() if i > 0])
             (name,) = [name for name in value if f"<{name}>" in words]
             assert float(one.mean()) == value[name]
-            assert ("painting" in words) == (name == "cy")
+            assert ("painting" in words) == (name == "cy") and ("style" in words) == (name == "bo")
             seen[name] += 1
         return torch.zeros(())
 
@@ -109,7 +124,10 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
         base.shapes, [], {"cy": rows["cy"]}, torch.Generator()
     )
     settings = LearnSettings(batch_size=10, templates=("a painting of {}",))
-    old = {name: latents[name] for name in ("ada", "bo")}
+    old = {
+        "ada": Replay(latents=latents["ada"], prompt="a photo of <ada>"),
+        "bo": Replay(latents=latents["bo"], prompt="a thing in <bo> style"),
+    }
     for step in range(200):
         generator = torch.Generator().manual_seed(step)
         loop._denoising(base, learner, {"cy": latents["cy"]}, settings, generator, old)
@@ -139,3 +157,22 @@ def test_the_replay_changes_what_is_learned(
     (_, first_replayed), (_, second_replayed) = Bank.open(bank).kept()
     assert all(torch.equal(first[key], first_replayed[key]) for key in first)
     assert not all(torch.equal(second[key], second_replayed[key]) for key in second)
+
+
+def test_a_concept_is_replayed_with_the_first_prompt_that_it_was_taught_with(
+    base: Base, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+
+    def noted(*args: Any, replay: Mapping[str, Replay], **kwargs: Any) -> dict[str, float]:
+        seen.update({name: old.prompt for name, old in replay.items()})
+        return train(*args, replay=replay, **kwargs)
+
+    monkeypatch.setattr(teaching, "train", noted)
+    taught = {"ada": ("a thing in {} style", "{}"), "bo": ("{} at sea",)}
+    for name, templates in taught.items():
+        options = {"rank": 2, "replay": 2}
+        source = {name: drawings / name}
+        known = {"method": "generative-replay", "options": options, "templates": templates}
+        learn(base, tmp_path / "b", source, **known, **FAST)  # type: ignore[arg-type]
+    assert seen == {"ada": "a thing in <ada> style"}

@@ -12,6 +12,7 @@ import signal
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from transformers import Dinov2Config, Dinov2Model
 
+from perdure.adapters import Prompts
 from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.objective import Objective
@@ -33,7 +35,8 @@ from perdure.learning.settings import make_settings
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment, kid, mmd
-from perdure.methods import METHODS
+from perdure.methods import METHODS, Shapes
+from perdure.methods.fl2t import FL2T
 
 CONTINUAL = [name for name in METHODS if not METHODS[name].all_at_once]
 FAST = {"steps": 4, "checkpoint_every": 2}
@@ -149,6 +152,25 @@ def test_the_learner_sees_what_the_trained_token_means_in_every_template(
         expected = torch.stack([states[prompt, place] for prompt, place in here]).mean(dim=0)
         kept = bank.kept()[0][1][f"encoded/{name}"]
         assert torch.allclose(kept, expected, atol=1e-5)
+
+
+def test_what_is_trained_together_reads_each_concept_in_the_prompts_it_was_taught_with(
+    base: Base, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, read = FL2T.start_together, []
+
+    def noted(method: FL2T, shapes: Shapes, kept: Any, together: Any, prompts: Prompts, g: Any):  # type: ignore[no-untyped-def]
+        read.append(prompts.spoken)
+        return start(method, shapes, kept, together, prompts, g)
+
+    monkeypatch.setattr(FL2T, "start_together", noted)
+    taught = {"ada": ("a photo of {}",), "bo": ("{} at sea", "a thing in {} style"), "cy": ("{}",)}
+    for name, templates in taught.items():
+        source = {name: drawings / name}
+        known = {"method": "fl2t", "options": options("fl2t"), "templates": templates}
+        learn(base, tmp_path / "bank", source, **known, **FAST)  # type: ignore[arg-type]
+    places = [("ada", 4), ("bo", 1), ("bo", 4), ("cy", 1)]  # after the begin token
+    assert read[-1] == tuple((place,) for place in places)
 
 
 def test_what_a_bank_trained_together_is_replaced_with_each_commit_and_removal(

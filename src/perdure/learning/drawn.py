@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,12 +14,18 @@ from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Method
 from perdure.randomness import seed_of
 
-__all__ = ["REPLAY_PROMPT", "prior", "replayed"]
-
-REPLAY_PROMPT = "a photo of {}"
-"""What past concepts are drawn with, and then learned again with."""
+__all__ = ["Replay", "prior", "replayed"]
 
 BATCH = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Replay:
+    """A past concept as the model draws it."""
+
+    latents: Latents
+    prompt: str
+    """What it was drawn with, and is learned again with: its own first template, filled."""
 
 
 def prior(base: Base, settings: LearnSettings) -> Latents:
@@ -28,12 +35,17 @@ def prior(base: Base, settings: LearnSettings) -> Latents:
 
 
 def replayed(
-    base: Base, method: Method, kept: Sequence[Kept], settings: LearnSettings
-) -> dict[str, Latents]:
-    """Latents of `method.replays` pictures of each past concept, drawn with what is kept.
+    base: Base,
+    method: Method,
+    kept: Sequence[Kept],
+    templates: Mapping[str, Sequence[str]],
+    settings: LearnSettings,
+) -> dict[str, Replay]:
+    """`method.replays` pictures of each past concept, drawn with what is kept.
 
-    Seeds follow from the settings' seed and the number of tasks, so a resume draws the same. The
-    base's tokens must include the past concepts; its weights are `W_init` afterwards.
+    `templates` are the prompts that each was taught with. Seeds follow from the settings' seed and
+    the number of tasks, so a resume draws the same. The base's tokens must include the past
+    concepts; its weights are `W_init` afterwards.
     """
     if not method.replays:
         return {}
@@ -42,16 +54,17 @@ def replayed(
         "num_inference_steps": int(advice.get("steps", 30)),
         "guidance_scale": float(advice.get("guidance", 7.5)),
     }
-    latents = {}
+    replays = {}
     try:
         for index, name in enumerate(name for task in kept for name in task.concepts):
             base.fold(method.mix(kept, [name]))
             seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
-            prompt = REPLAY_PROMPT.format(f"<{name}>")
-            latents[name] = _drawn(base, prompt, seeds, **arguments)
+            prompt = templates[name][0].format(f"<{name}>")
+            drawn = _drawn(base, prompt, seeds, **arguments)
+            replays[name] = Replay(latents=drawn, prompt=prompt)
     finally:
         base.fold({})
-    return latents
+    return replays
 
 
 def _drawn(base: Base, prompt: str, seeds: Sequence[int], **arguments: Any) -> Latents:

@@ -22,7 +22,13 @@ from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import LearnSettings, advised, make_settings, seed_for_concepts
+from perdure.learning.settings import (
+    LearnSettings,
+    advised,
+    make_settings,
+    seed_for_concepts,
+    templates_of,
+)
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, METHODS, Kept, Method, Together, build
 from perdure.totals import kept_of
@@ -286,7 +292,7 @@ def _run(
     except ValueError as error:
         bank.clear_workspace()  # nothing has begun, so there is nothing to resume
         raise PerdureError(f"{method.name} cannot start: {error}.") from error
-    again = replayed(base, method, kept, settings)
+    again = replayed(base, method, kept, templates_of(bank.tasks), settings)
     base.fold(method.past(kept))
     before = time.monotonic() - began
     try:
@@ -320,6 +326,7 @@ def _run(
             [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
             {**bank.rows(), **rows},
             bank.together(),
+            {**templates_of(bank.tasks), **dict.fromkeys(pictures, settings.templates)},
             latents,
             settings,
             folder=bank.workspace / "together",

@@ -17,7 +17,7 @@ from perdure.base.base import Base
 from perdure.base.layerwise import layer_states, reading, typical
 from perdure.checkpoint import load_checkpoint, save_checkpoint
 from perdure.errors import PerdureError
-from perdure.learning.drawn import REPLAY_PROMPT
+from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods.protocol import Learner
@@ -53,7 +53,7 @@ def train(
     *,
     folder: Path,
     prior: Latents | None = None,
-    replay: Mapping[str, Latents] | None = None,
+    replay: Mapping[str, Replay] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
@@ -65,7 +65,7 @@ def train(
         settings: steps, rates, seed and the rest.
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
-        replay: of each past concept, drawn by the model as it was before this task.
+        replay: each past concept, drawn by the model as it was before this task.
         report: called after every step.
 
     Raises PerdureError where the loss is no longer a number.
@@ -127,7 +127,7 @@ def _step(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     prior: Latents | None,
-    replay: Mapping[str, Latents],
+    replay: Mapping[str, Replay],
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> tuple[float, float]:
@@ -186,7 +186,7 @@ def _denoising(
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     generator: torch.Generator,
-    replay: Mapping[str, Latents],
+    replay: Mapping[str, Replay],
 ) -> Tensor:
     """The objective on a batch of the new concepts' pictures, half of it replayed if any are."""
     size = settings.batch_size
@@ -200,11 +200,13 @@ def _denoising(
         past = torch.randint(len(old), (size,), generator=generator).tolist()
     xs, prompts = [], []
     for k in range(size):
-        name = old[past[k]] if again[k] else names[concept[k]]
-        of = replay[name] if again[k] else latents[name]
-        text = REPLAY_PROMPT if again[k] else settings.templates[int(template[k])]
+        if again[k]:
+            of, prompt = replay[old[past[k]]].latents, replay[old[past[k]]].prompt
+        else:
+            of, name = latents[names[concept[k]]], names[concept[k]]
+            prompt = settings.templates[int(template[k])].format(f"<{name}>")
         xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
-        prompts.append(text.format(f"<{name}>"))
+        prompts.append(prompt)
     with base.tokens.serving(learner.tokens()):
         return _loss(base, learner, torch.cat(xs), base.tokens.ids(prompts), generator)
 

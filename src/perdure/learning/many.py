@@ -29,7 +29,12 @@ from perdure.learning.learn import (
 )
 from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
-from perdure.learning.settings import advised, make_settings, seed_for_concepts
+from perdure.learning.settings import (
+    advised,
+    make_settings,
+    seed_for_concepts,
+    templates_of,
+)
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, Kept, Together, build
 from perdure.processes import pool_of
@@ -283,6 +288,7 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
         [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()],
         bank.rows(),
         bank.together(),
+        templates_of(bank.tasks),
         latents,
         replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
         folder=bank.workspace / "together",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from perdure.bank import TaskRecord
 from perdure.errors import PerdureError
 from perdure.randomness import seed_of
 
-__all__ = ["LearnSettings", "advised", "make_settings", "seed_for_concepts"]
+__all__ = ["LearnSettings", "advised", "make_settings", "seed_for_concepts", "templates_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,15 @@ def seed_for_concepts(seed: int, concepts: Sequence[str]) -> int:
     So the task comes out the same whenever it is learned, and two concepts start differently.
     """
     return seed_of(seed, *json.dumps(sorted(concepts)).encode()) >> 1  # below 2^31, as all seeds
+
+
+def templates_of(tasks: Iterable[TaskRecord]) -> dict[str, tuple[str, ...]]:
+    """Concept -> the prompts that it was taught with; the default ones where a task tells none."""
+    return {
+        name: tuple(task.facts.get("settings", {}).get("templates", LearnSettings.templates))
+        for task in tasks
+        for name in task.concepts
+    }
 
 
 def advised(hints: Mapping[str, Any], method: str) -> dict[str, Any]:

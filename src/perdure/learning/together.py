@@ -25,6 +25,7 @@ def learn_together(
     kept: Sequence[Kept],
     rows: Mapping[str, Tensor],
     together: Mapping[str, Tensor],
+    templates: Mapping[str, Sequence[str]],
     latents: Mapping[str, Latents],
     settings: LearnSettings,
     *,
@@ -39,6 +40,7 @@ def learn_together(
         kept: every task of the bank, the new ones among them.
         rows: every concept's token rows.
         together: what the bank holds now.
+        templates: every concept's own prompts, those that it was taught with.
         latents: of the concepts whose pictures are there.
         settings: of the learn; the method's `together_settings` overrule them.
         folder: gets a checkpoint of its own and the log; a checkpoint there is gone on from.
@@ -50,7 +52,7 @@ def learn_together(
     settings = replace(settings, **own)
     base.fold({})
     base.tokens.set(rows)
-    texts = [text.format(f"<{name}>") for name in rows for text in settings.templates]
+    texts = [text.format(f"<{name}>") for name in rows for text in templates[name]]
     ids = base.tokens.ids(texts)
     with torch.no_grad():
         states = torch.cat([base.states(part).float() for part in ids.split(32)])
