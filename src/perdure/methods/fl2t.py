@@ -32,8 +32,9 @@ from perdure.methods.together import Together
 
 Relevance = Literal["softmax", "paper", "code"]
 
-OWN_PROMPTS = 4
-"""Prompts of one concept each in one step of the term nu."""
+OWN_PROMPTS = 16
+"""Prompts of one concept each in one step of the term nu: with few, concepts whose C_g nearly
+coincide stay mixed."""
 
 _PROXY, _MODULE = "proxy/", "module/"
 
