@@ -1,6 +1,7 @@
 """The task-by-time matrix, and every derived number against literals worked out by hand."""
 
 import copy
+import json
 import math
 
 import pytest
@@ -101,6 +102,18 @@ def test_json_round_trip_and_nan_becomes_null(tmp_path):
     assert TaskMatrix(tasks=[["a"]], scores={"kid": [[math.nan]]}).scores["kid"] == ((None,),)
     with pytest.raises(ValueError, match="not a perdure task matrix"):
         TaskMatrix.from_json("[]")
+
+
+def test_json_leaves_out_what_ends_a_row_unmeasured_and_the_first_format_is_read(tmp_path):
+    rows = [[0.5, None, None], [None, None, None], [0.4, None, 0.9]]
+    matrix = TaskMatrix(tasks=[["a"], ["b"], ["c"]], scores={"identity": rows})
+    data = json.loads(matrix.to_json())
+    assert data["scores"]["identity"] == [[0.5], [], [0.4, None, 0.9]]
+    assert TaskMatrix.from_json(json.dumps(data)) == matrix
+    first = {**data, "format": 1, "scores": {"identity": rows}}
+    assert TaskMatrix.from_json(json.dumps(first)) == matrix
+    with pytest.raises(ValueError, match="3 values"):
+        TaskMatrix.from_json(json.dumps({**first, "scores": {"identity": [[0.5] * 4, [], []]}}))
 
 
 def test_a_missing_cell_is_named_not_guessed():

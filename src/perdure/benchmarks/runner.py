@@ -83,7 +83,7 @@ def finish(cell: C, work: Work[C]) -> None:
     record = work(cell)
     cell.record.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cell.record.with_suffix(".partial")
-    unfinished.write_text(json.dumps(record) + "\n")
+    unfinished.write_text(json.dumps(record, separators=(",", ":")) + "\n")
     os.replace(unfinished, cell.record)
 
 

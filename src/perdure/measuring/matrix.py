@@ -14,7 +14,8 @@ from typing import Any
 from perdure.measuring.scores import SCORES
 
 Row = tuple[float | None, ...]
-FORMAT = 1
+FORMAT = 2
+"""1 wrote whole rows, mostly nulls; it is still read."""
 
 
 def _number(value: Any, where: str) -> float | None:
@@ -23,6 +24,11 @@ def _number(value: Any, where: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{where} must be a number or null, got {value!r}")
     return None if math.isnan(value) else float(value)
+
+
+def _cut(row: Row) -> Row:
+    """Up to the last measured cell."""
+    return row[: 1 + max((j for j, value in enumerate(row) if value is not None), default=-1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +117,12 @@ class TaskMatrix:
         return TaskMatrix.from_json, (self.to_json(),)
 
     def to_json(self) -> str:
-        """The matrix as JSON text; unmeasured cells are null."""
+        """The matrix as JSON text; unmeasured cells are null, and left out at the end of a row."""
         return json.dumps(
             {
                 "format": FORMAT,
                 "tasks": self.tasks,
-                "scores": {name: rows for name, rows in self.scores.items()},
+                "scores": {name: [_cut(row) for row in rows] for name, rows in self.scores.items()},
                 "higher_is_better": dict(self.higher_is_better),
             },
             indent=1,
@@ -127,11 +133,14 @@ class TaskMatrix:
     def from_json(cls, text: str) -> "TaskMatrix":
         """Read what `to_json` wrote. Raises ValueError on anything else."""
         data = json.loads(text)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, dict) or data.get("format") not in (1, FORMAT):
             raise ValueError(f"this is not a perdure task matrix of format {FORMAT}")
-        return cls(
-            tasks=data["tasks"], scores=data["scores"], higher_is_better=data["higher_is_better"]
-        )
+        width = sum(len(task) for task in data["tasks"])
+        scores = {
+            name: tuple((*row, *(None,) * (width - len(row))) for row in rows)
+            for name, rows in data["scores"].items()
+        }
+        return cls(tasks=data["tasks"], scores=scores, higher_is_better=data["higher_is_better"])
 
     def save(self, path: str | Path) -> None:
         """Write `to_json` to a file."""
