@@ -31,7 +31,9 @@ from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError
 from perdure.learning import learn as teaching
 from perdure.learning.learn import discard, learn, resume
+from perdure.learning.moments import TEMPLATES
 from perdure.learning.settings import make_settings
+from perdure.learning.together import prompts_of
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment, kid, mmd
@@ -170,7 +172,18 @@ def test_what_is_trained_together_reads_each_concept_in_the_prompts_it_was_taugh
         known = {"method": "fl2t", "options": options("fl2t"), "templates": templates}
         learn(base, tmp_path / "bank", source, **known, **FAST)  # type: ignore[arg-type]
     places = [("ada", 4), ("bo", 1), ("bo", 4), ("cy", 1)]  # after the begin token
-    assert read[-1] == tuple((place,) for place in places)
+    assert read[-1][::2] == tuple((place,) for place in places)
+    assert [name for ((name, _),) in read[-1][1::2]] == ["ada", "bo", "bo", "cy"]
+
+
+def test_what_is_trained_together_reads_other_prompts_in_every_task() -> None:
+    taught = {"ada": ("a photo of {}",), "bo": ("{} at sea", "a thing in {} style")}
+    texts = prompts_of(taught, seed=0)
+    assert texts == prompts_of(taught, seed=0)
+    own = ["a photo of <ada>", "<bo> at sea", "a thing in <bo> style"]
+    drawn = {tuple(prompts_of(taught, seed)[1::2]) for seed in range(20)}
+    assert all(prompts_of(taught, seed)[::2] == own for seed in range(20)) and len(drawn) > 15
+    assert {one for one, _, _ in drawn} <= {text.format("<ada>") for text in TEMPLATES}
 
 
 def test_what_a_bank_trained_together_is_replaced_with_each_commit_and_removal(

@@ -13,10 +13,25 @@ from torch import Tensor
 from perdure.base.base import Base
 from perdure.learning.latents import Latents
 from perdure.learning.loop import Progress, train
+from perdure.learning.moments import TEMPLATES
 from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Together
 
-__all__ = ["learn_together"]
+__all__ = ["learn_together", "prompts_of"]
+
+
+def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
+    """Each concept in each prompt that it was taught with, and then in one of `TEMPLATES`.
+
+    Which one follows from the seed, so from task to task it changes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    texts = []
+    for name, taught in templates.items():
+        for text in taught:
+            other = TEMPLATES[int(torch.randint(len(TEMPLATES), (), generator=generator))]
+            texts += [text.format(f"<{name}>"), other.format(f"<{name}>")]
+    return texts
 
 
 def learn_together(
@@ -52,8 +67,7 @@ def learn_together(
     settings = replace(settings, **own)
     base.fold({})
     base.tokens.set(rows)
-    texts = [text.format(f"<{name}>") for name in rows for text in templates[name]]
-    ids = base.tokens.ids(texts)
+    ids = base.tokens.ids(prompts_of(templates, settings.seed))
     with torch.no_grad():
         states = torch.cat([base.states(part).float() for part in ids.split(32)])
     learner = method.start_together(

@@ -33,8 +33,8 @@ class Together(Method):
     ) -> Learner:
         """What the second step trains, going on from `together` (empty at first).
 
-        `prompts` are every template filled with each concept of `kept`, encoded. The learner has
-        no tokens: they are frozen too.
+        `prompts`, encoded, are of one concept of `kept` each: those that it was taught with, and
+        others. The learner has no tokens: they are frozen too.
         """
 
     @abstractmethod
