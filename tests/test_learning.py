@@ -33,7 +33,7 @@ from perdure.learning import learn as teaching
 from perdure.learning.learn import discard, learn, resume
 from perdure.learning.moments import TEMPLATES
 from perdure.learning.settings import make_settings
-from perdure.learning.together import prompts_of
+from perdure.learning.together import EVERYDAY, MOST_PROMPTS, prompts_of
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment, kid, mmd
@@ -171,19 +171,35 @@ def test_what_is_trained_together_reads_each_concept_in_the_prompts_it_was_taugh
         source = {name: drawings / name}
         known = {"method": "fl2t", "options": options("fl2t"), "templates": templates}
         learn(base, tmp_path / "bank", source, **known, **FAST)  # type: ignore[arg-type]
-    places = [("ada", 4), ("bo", 1), ("bo", 4), ("cy", 1)]  # after the begin token
-    assert read[-1][::2] == tuple((place,) for place in places)
-    assert [name for ((name, _),) in read[-1][1::2]] == ["ada", "bo", "bo", "cy"]
+    seen = {name: [at for ((who, at),) in read[-1] if who == name] for name in taught}
+    places = {"ada": [4], "bo": [1, 4], "cy": [1]}  # after the begin token
+    assert {name: at[: len(places[name])] for name, at in seen.items()} == places
+    assert all(len(seen[name]) == len(places[name]) + EVERYDAY for name in taught)
 
 
 def test_what_is_trained_together_reads_other_prompts_in_every_task() -> None:
     taught = {"ada": ("a photo of {}",), "bo": ("{} at sea", "a thing in {} style")}
     texts = prompts_of(taught, seed=0)
-    assert texts == prompts_of(taught, seed=0)
-    own = ["a photo of <ada>", "<bo> at sea", "a thing in <bo> style"]
-    drawn = {tuple(prompts_of(taught, seed)[1::2]) for seed in range(20)}
-    assert all(prompts_of(taught, seed)[::2] == own for seed in range(20)) and len(drawn) > 15
-    assert {one for one, _, _ in drawn} <= {text.format("<ada>") for text in TEMPLATES}
+    assert texts == prompts_of(taught, seed=0) and len(texts) == 3 + 2 * EVERYDAY
+    assert all(text.count("<") == 1 for text in texts)
+    alone, company = set(), set()
+    for seed in range(20):
+        texts = prompts_of(taught, seed)
+        assert texts[0] == "a photo of <ada>"
+        assert texts[1 + EVERYDAY :][:2] == ["<bo> at sea", "a thing in <bo> style"]
+        alone |= set(texts[1 : 1 + EVERYDAY : 2])
+        company |= set(texts[2 : 1 + EVERYDAY : 2])
+    assert alone == {text.format("<ada>") for text in TEMPLATES}
+    assert any(text.startswith("a photo of <ada> next to a") for text in company)
+    assert any(text.endswith(" and <ada>") for text in company) and len(company) > 40
+
+
+def test_a_large_bank_reads_no_more_prompts_than_a_bound() -> None:
+    taught = {f"c{i}": ("a photo of {}", "a close-up of {}") for i in range(200)}
+    texts = prompts_of(taught, seed=0)
+    assert len(texts) == MOST_PROMPTS
+    assert len({text[text.index("<") : text.index(">")] for text in texts}) > 190
+    assert texts != prompts_of(taught, seed=1)
 
 
 def test_what_a_bank_trained_together_is_replaced_with_each_commit_and_removal(

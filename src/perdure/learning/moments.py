@@ -13,10 +13,10 @@ from perdure.bank import Bank, TaskRecord
 from perdure.base.base import Base
 from perdure.totals import running_total
 
-__all__ = ["CAPTIONS", "PAST_WEIGHT", "TEMPLATES", "moments"]
+__all__ = ["CAPTIONS", "PAST_WEIGHT", "SUBJECTS", "TEMPLATES", "moments"]
 
 _OPENINGS = ("a photo of", "a picture of", "a drawing of", "a painting of")
-_SUBJECTS = (
+SUBJECTS = (
     "a person",
     "a man",
     "a woman",
@@ -44,7 +44,7 @@ _SETTINGS = (
 CAPTIONS = tuple(
     f"{opening} {subject}{setting}"
     for opening in _OPENINGS
-    for subject in _SUBJECTS
+    for subject in SUBJECTS
     for setting in _SETTINGS
 )
 """384 ordinary captions, without any concept."""

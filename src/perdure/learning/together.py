@@ -13,24 +13,52 @@ from torch import Tensor
 from perdure.base.base import Base
 from perdure.learning.latents import Latents
 from perdure.learning.loop import Progress, train
-from perdure.learning.moments import TEMPLATES
+from perdure.learning.moments import SUBJECTS, TEMPLATES
 from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Together
 
 __all__ = ["learn_together", "prompts_of"]
 
 
-def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
-    """Each concept in each prompt that it was taught with, and then in one of `TEMPLATES`.
+EVERYDAY = 8
+"""Prompts of a concept in a task beyond those that it was taught with; in half of them it has
+company."""
 
-    Which one follows from the seed, so from task to task it changes.
+COMPANY = (
+    "a photo of {} next to {}",
+    "a photo of {} and {}",
+    "a picture of {} with {}",
+    "a drawing of {} and {}",
+)
+"""Prompts of a concept and one of `SUBJECTS`, in either order."""
+
+MOST_PROMPTS = 1024
+"""In a task: their states are held in memory, and a bank may have a thousand concepts."""
+
+
+def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
+    """Each concept in each prompt that it was taught with, and then in `EVERYDAY` others.
+
+    Which ones follows from the seed, so from task to task they change. Of more than `MOST_PROMPTS`
+    that many are drawn.
     """
     generator = torch.Generator().manual_seed(seed)
+
+    def any_of(choices: Sequence[str]) -> str:
+        return choices[int(torch.randint(len(choices), (), generator=generator))]
+
     texts = []
     for name, taught in templates.items():
-        for text in taught:
-            other = TEMPLATES[int(torch.randint(len(TEMPLATES), (), generator=generator))]
-            texts += [text.format(f"<{name}>"), other.format(f"<{name}>")]
+        concept = f"<{name}>"
+        texts += [text.format(concept) for text in taught]
+        for _ in range(EVERYDAY // 2):
+            pair = [concept, any_of(SUBJECTS)]
+            order = torch.randperm(2, generator=generator).tolist()
+            texts.append(any_of(TEMPLATES).format(concept))
+            texts.append(any_of(COMPANY).format(*(pair[i] for i in order)))
+    if len(texts) > MOST_PROMPTS:
+        kept = torch.randperm(len(texts), generator=generator)[:MOST_PROMPTS]
+        texts = [texts[i] for i in kept.sort().values.tolist()]
     return texts
 
 
