@@ -56,11 +56,31 @@ def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def test_the_proxies_start_at_the_encoded_concepts() -> None:
+ENCODED = np.stack([normal(8, seed=k).numpy() for k in range(3)])
+CENTRE = ENCODED.mean(axis=0)
+
+
+def test_the_proxies_start_at_the_encoded_concepts_less_their_mean() -> None:
     _, made = composer(moved=False)
     moved = made.moved(prompts().states).detach().numpy()
-    expected = unit(np.stack([normal(8, seed=k).numpy() for k in range(3)]))
-    assert np.allclose(moved, np.broadcast_to(expected, (3, 3, 8)), atol=1e-6)
+    assert np.allclose(moved, np.broadcast_to(unit(ENCODED - CENTRE), (3, 3, 8)), atol=1e-6)
+    _, single = composer(names=NAMES[:1], moved=False)
+    assert np.allclose(
+        single.moved(prompts().states).detach().numpy(), unit(ENCODED[:1]), atol=1e-6
+    )
+
+
+def test_what_all_states_share_changes_no_weight() -> None:
+    def shifted(by: Tensor) -> dict[str, Tensor]:
+        kept = [
+            Kept(k.concepts, {n: t + by if "encoded" in n else t for n, t in k.tensors.items()})
+            for k in bank()
+        ]
+        return build("fl2t", **SMALL).mix_together(kept, {}, [], prompts().states[0] + by)  # type: ignore[attr-defined, no-any-return]
+
+    one, other = shifted(torch.zeros(8)), shifted(100 * normal(8, seed=60))
+    for layer in SHAPES:
+        assert torch.allclose(one[layer], other[layer], rtol=1e-3, atol=1e-4)
 
 
 def test_the_proxies_of_a_prompt_depend_on_the_prompt_and_on_one_another() -> None:
@@ -131,7 +151,9 @@ def test_the_preservation_is_the_relative_square_of_what_changes_in_a_concepts_o
     _, made = composer()
     made.begin_step(torch.Generator().manual_seed(0))
     states = prompts().states
-    w = weights(made.moved(states), states, made.config).detach().numpy()
+    moved = made.moved(states).detach().numpy()
+    s = (moved @ unit(states.numpy() - CENTRE).transpose(0, 2, 1)).max(axis=2)
+    w = np.exp(s / 0.05) / np.exp(s / 0.05).sum(axis=1, keepdims=True)
     ratios = []
     for layer in SHAPES:
         for g in range(3):
@@ -161,9 +183,7 @@ def test_without_proxies_the_weights_come_from_the_encoded_concepts() -> None:
     assert isinstance(method, FL2T)
     assert method.together_settings() is None
     states = prompts().states[0]
-    s = (
-        unit(np.stack([normal(8, seed=k).numpy() for k in range(3)])) @ unit(states.numpy()).T
-    ).max(axis=1)
+    s = (unit(ENCODED - CENTRE) @ unit(states.numpy() - CENTRE).T).max(axis=1)
     w = np.exp(s / 0.05) / np.exp(s / 0.05).sum()
     mixed = method.mix(bank(), [], states)
     for layer in SHAPES:
@@ -203,6 +223,7 @@ def test_what_was_trained_together_is_gone_on_from_and_loses_a_removed_concepts_
     assert set(together) - set(fewer) == {"proxy/bo"}
     rest = [task for task in bank() if task.concepts != ("bo",)]
     assert method.mix_together(rest, fewer, [], states[0]).keys() == SHAPES.keys()
+    assert np.allclose(fewer["centre"].numpy(), CENTRE, atol=1e-6)  # as the others were trained
 
 
 def test_a_delta_of_the_second_step_asks_to_read_first() -> None:

@@ -3,6 +3,7 @@
 Step 1, each concept alone:   dW_g = A_g B_g, its token, C_g = mean of its encoded tokens
 Step 2, the adapters frozen:  P^  = decoder(tgt = {P_g}, memory = states of the prompt)
                               s_g = max over positions of cos(P^_g, state),   w = psi(s)
+                              P_g, C_g and states less the mean of all C_g
                               dW^ = sum_g w_g dW_g
 L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(prompt of g; dW^) - K/V(same; dW_g) ||^2
 """
@@ -36,7 +37,7 @@ OWN_PROMPTS = 16
 """Prompts of one concept each in one step of the term nu: with few, concepts whose C_g nearly
 coincide stay mixed."""
 
-_PROXY, _MODULE = "proxy/", "module/"
+_PROXY, _MODULE, _CENTRE = "proxy/", "module/", "centre"
 
 
 class Proxies(nn.Module):
@@ -137,9 +138,11 @@ class ComposeLearner(Learner):
         self.module = module
         self.P = nn.ParameterList(nn.Parameter(P.clone().float()) for P in proxies.values())
         self.C: Tensor
+        self.centre: Tensor
         self.own: Tensor
         self.own_concepts: Tensor
-        self.register_buffer("C", C, persistent=False)
+        self.register_buffer("centre", centre(C), persistent=False)
+        self.register_buffer("C", C - self.centre, persistent=False)
         self.register_buffer("own", own, persistent=False)
         self.register_buffer("own_concepts", own_concepts, persistent=False)
         self.chosen: Tensor = torch.arange(min(OWN_PROMPTS, len(own)))
@@ -147,7 +150,11 @@ class ComposeLearner(Learner):
 
     def moved(self, states: Tensor) -> Tensor:
         """P^ (N, G, d) for prompts' states (N, P, d)."""
-        return self.module(torch.stack(list(self.P)), states)
+        return self.module(torch.stack(list(self.P)) - self.centre, states - self.centre)
+
+    def weigh(self, states: Tensor) -> Tensor:
+        """w (N, G) for prompts' states (N, P, d)."""
+        return weights(self.moved(states), states - self.centre, self.config)
 
     def begin_step(self, generator: torch.Generator) -> None:
         """The single concepts' prompts of this step."""
@@ -156,7 +163,7 @@ class ComposeLearner(Learner):
     def read(self, prompts: Prompts) -> None:
         """The weights of the prompts, once for all layers."""
         self.states = prompts.states.detach().float()
-        w = weights(self.moved(self.states), self.states, self.config)
+        w = self.weigh(self.states)
         for delta in self._deltas:
             assert isinstance(delta, Mixture)
             delta.w = w
@@ -174,7 +181,7 @@ class ComposeLearner(Learner):
         over prompts and layers of `|(dW^ - dW_g) c|^2 / |dW_g c|^2`, c at all positions."""
         index = self.chosen.to(self.own.device)
         states = self.own[index]
-        w = weights(self.moved(states), states, self.config)
+        w = self.weigh(states)
         alone = F.one_hot(self.own_concepts[index], len(self.names)).to(w)
         ratios = []
         with without_autocast(states):
@@ -226,7 +233,7 @@ class FL2T(Together):
         """Weight of the preservation of each concept's own keys and values; 0 switches it off."""
         together_steps: int = 200
         """Optimiser steps of the second step."""
-        together_lr: float = 1e-3
+        together_lr: float = 3e-4
         """Its learning rate."""
 
         def __post_init__(self) -> None:
@@ -306,7 +313,8 @@ class FL2T(Together):
         assert isinstance(learner, ComposeLearner)
         module = {_MODULE + name: tensor for name, tensor in learner.module.state_dict().items()}
         proxies = {_PROXY + name: P for name, P in zip(learner.names, learner.P, strict=True)}
-        return {key: t.detach().cpu().clone() for key, t in {**module, **proxies}.items()}
+        kept = {**module, **proxies, _CENTRE: learner.centre}
+        return {key: t.detach().cpu().clone() for key, t in kept.items()}
 
     def without(self, together: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
         return {key: tensor for key, tensor in together.items() if key != _PROXY + concept}
@@ -323,8 +331,10 @@ class FL2T(Together):
             return {}
         if states is None:
             raise ValueError("fl2t weighs its concepts by the prompt: pass the states of its words")
-        C, states = encoded(kept), states.float().cpu()[None]
-        P = torch.stack([together.get(_PROXY + name, e).float() for name, e in C.items()])
+        C = encoded(kept)
+        middle = together.get(_CENTRE, centre(torch.stack(list(C.values())))).float()
+        states = states.float().cpu()[None] - middle
+        P = torch.stack([together.get(_PROXY + name, e).float() for name, e in C.items()]) - middle
         if self.config.proxies and together:
             module = self._module(together, P.shape[1], torch.Generator()).eval()
             moved = module(P, states)
@@ -350,13 +360,21 @@ def encoded(kept: Sequence[Kept]) -> dict[str, Tensor]:
     return {name: C.float() for task in kept for name, C in task.encoded().items()}
 
 
+def centre(C: Tensor) -> Tensor:
+    """The mean of C (G, d): what the states of a text encoder share, and cosines should not see.
+
+    Zero for one concept, of which nothing would be left.
+    """
+    return C.mean(dim=0) if len(C) > 1 else torch.zeros_like(C[0])
+
+
 def sum_of(w: Mapping[str, Tensor], task: Kept) -> Tensor:
     """The weight of a task: that of its concepts together."""
     return torch.stack([w[name] for name in task.encoded()]).sum()
 
 
 def weights(moved: Tensor, states: Tensor, config: FL2T.Config) -> Tensor:
-    """w (N, G) of P^ (N, G, d), unit length, and the prompts' states (N, P, d)."""
+    """w (N, G) of P^ (N, G, d), unit length, and the prompts' states (N, P, d), less the centre."""
     with without_autocast(moved):
         s = (moved @ F.normalize(states, dim=-1).mT).amax(dim=-1)
     return (
@@ -368,7 +386,7 @@ def weights(moved: Tensor, states: Tensor, config: FL2T.Config) -> Tensor:
 
 def info_nce(moved: Tensor, C: Tensor, tau: float) -> Tensor:
     """`-log exp(cos(P^_g, C_g) / tau) / sum_j exp(cos(P^_g, C_j) / tau)`, the mean over g and
-    prompts, of P^ (N, G, d) and C (G, d)."""
+    prompts, of P^ (N, G, d) and C (G, d), less the centre."""
     with without_autocast(moved):
         logits = F.normalize(moved, dim=-1) @ F.normalize(C, dim=-1).T / tau
     own = torch.arange(len(C), device=C.device).expand(len(moved), -1)
