@@ -287,7 +287,7 @@ def test_a_bank_read_back_from_safetensors_draws_the_same_to_the_bit(
 @every_method
 def test_only_a_method_that_does_not_mix_by_the_bank_looks_at_what_is_spoken(name: str) -> None:
     method = small(name)
-    kept = learn_all(method, "rex", "ada")
+    kept = learn_all(method, "rex", "ada", "bo")
     all_the_same = same(mix(method, kept, ["rex"]), mix(method, kept, ["ada"]))
     assert all_the_same is (method.mixes_by == "bank")
 
