@@ -39,7 +39,7 @@ MOST_PROMPTS = 1024
 def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
     """Each concept in each prompt that it was taught with, and then in `EVERYDAY` others.
 
-    Which ones follows from the seed, so from task to task they change. Of more than `MOST_PROMPTS`
+    Which ones follow from the seed, so from task to task they change. Of more than `MOST_PROMPTS`
     that many are drawn.
     """
     generator = torch.Generator().manual_seed(seed)
