@@ -160,6 +160,11 @@ def test_kinds_of_concepts_have_rows_of_their_own(tmp_path: Path) -> None:
     assert cells["LoRA, sequential, pet"][:3] == ["0.800", "0.750", "0.775"]
     assert cells["LoRA, sequential, style"][:3] == ["–", "–", "0.700"]
 
+    record(tmp_path, "lora", seed=1, loss=0.1, stream=stream, styles=["ada"], bounds=bounds)
+    write_results(tmp_path)
+    part = (tmp_path / "results.md").read_text().partition("## By kind of concept")[2]
+    assert "±" in part and "**" not in part  # kinds are not equally hard, so there is no best
+
 
 def test_what_was_not_measured_is_left_out_and_nothing_breaks(tmp_path: Path) -> None:
     record(tmp_path, "c-lora", order=1, together={}, bounds={})
@@ -433,6 +438,24 @@ def test_unlike_methods_are_told_of_at_the_top(tmp_path: Path) -> None:
     sentence = "The methods differ in their base, so their numbers do not compare"
     assert sentence in page(tmp_path).words
     assert sentence in (tmp_path / "results.md").read_text()
+
+
+def test_times_of_two_machines_have_no_mean(tmp_path: Path) -> None:
+    own = {"seconds": [2.0, 4.0, 6.0], "versions": {"machine": "a CPU"}}
+    other = {"seconds": [20.0, 40.0, 60.0], "versions": {"machine": "a GPU"}}
+    for seed, where in enumerate((own, other, own)):
+        record(tmp_path, "lora", seed=seed, **where)
+    record(tmp_path, "c-lora", **other)
+    write_results(tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    titles, lora, c_lora = (
+        [cell.strip() for cell in line.split("|")]
+        for line in text.splitlines()
+        if line.startswith(("| Method |", "| LoRA,", "| C-LoRA")) and line.count("|") > 10
+    )
+    place = titles.index("s a concept")
+    assert lora[place] == "4.0" and c_lora[place] == "40.0"
+    assert "its seconds and its memory are of those on the machine of its first run" in text
 
 
 def test_other_streams_and_the_same_run_twice_are_refused(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def further_tables(
     """(heading, Markdown table).
 
     ``methods`` are the main table's rows; ``beside`` are the columns that the main one leaves out.
+    Where rows are of several orders, parts or kinds there is no best: those are not equally hard.
     """
     tables: list[tuple[str, str]] = []
     if against := paired_table(results, columns):
@@ -40,17 +41,17 @@ def further_tables(
     tables.append(("Further scores", markdown_table(methods, beside)))
     if rows := _orders(results):
         shown = [column for column in columns if column.key not in ("parameters", "stored")]
-        table = markdown_table(rows, shown, first="Method, order")
+        table = markdown_table(rows, shown, first="Method, order", mark_best=False)
         tables.append(("Each order by itself", table))
     if rows := _places(results):
         about = {column.key: column for column in columns}
         shown = [about[key] for key in ("after", "final", "forgetting")]
-        table = markdown_table(rows, shown, first="Method, concepts")
+        table = markdown_table(rows, shown, first="Method, concepts", mark_best=False)
         tables.append(("By place in the stream", table))
     if rows := _by_kind(results):
         about = {column.key: column for column in columns}
         shown = [about[key] for key in ("after", "final", "alignment", "text") if key in about]
-        table = markdown_table(rows, shown, first="Method, kind")
+        table = markdown_table(rows, shown, first="Method, kind", mark_best=False)
         tables.append(("By kind of concept", table))
     return tables
 

@@ -20,6 +20,7 @@ _NEEDED = {
     "method", "config", "chosen", "asked", "settings", "seed", "stream", "seconds", "versions",
     "peak_memory",
 }  # fmt: skip
+_OF_THE_MACHINE = ("seconds", "memory")
 KINDS: Mapping[str, Kind] = {"drawing": DRAWING, "classification": CLASSIFICATION}
 """What a record says under `kind`."""
 
@@ -52,6 +53,11 @@ class Record:
     def seed(self) -> int:
         """The run's seed."""
         return int(self.data["seed"])
+
+    @property
+    def machine(self) -> str:
+        """The processor's or the GPU's name."""
+        return str(self.data["versions"].get("machine", ""))
 
 
 def read_record(path: Path) -> Record:
@@ -97,10 +103,16 @@ def numbers(record: Record) -> dict[str, float]:
 
 
 def grouped(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
-    """Method (and choice) -> number -> one value a run: what `markdown_table` takes."""
+    """Method (and choice) -> number -> one value a run: what `markdown_table` takes.
+
+    Times and memory of two machines have no mean: they are of the machine of a method's first run.
+    """
     rows: dict[str, dict[str, list[float]]] = {}
+    machines: dict[str, str] = {}
     for record in records:
         row = rows.setdefault(record.method, {})
+        alike = record.machine == machines.setdefault(record.method, record.machine)
         for key, value in numbers(record).items():
-            row.setdefault(key, []).append(value)
+            if alike or key not in _OF_THE_MACHINE:
+                row.setdefault(key, []).append(value)
     return rows

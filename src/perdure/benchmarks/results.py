@@ -76,7 +76,7 @@ class Results:
         return found
 
     def warnings(self) -> list[str]:
-        """Where methods were not run alike, so that their rows do not compare."""
+        """Where runs were not made alike, and what that means for the table."""
         told = []
         for key, name in self.kind.alike.items():
             if len(kinds := self.distinct(key)) > 1:
@@ -85,6 +85,11 @@ class Results:
                     f"The methods differ in their {name}, so their numbers do not compare: "
                     f"{'; '.join(parts)}."
                 )
+        if any(len({one.machine for one in method.first}) > 1 for method in self.methods):
+            told.append(
+                "Where a method's runs were made on several machines, its seconds and its memory "
+                "are of those on the machine of its first run."
+            )
         orders = {method.records[0].order for method in self.methods}
         if len(orders) > 1:
             told.append(
