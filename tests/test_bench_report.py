@@ -455,7 +455,7 @@ def test_times_of_two_machines_have_no_mean(tmp_path: Path) -> None:
     )
     place = titles.index("s a concept")
     assert lora[place] == "4.0" and c_lora[place] == "40.0"
-    assert "its seconds and its memory are of those on the machine of its first run" in text
+    assert "its seconds and its memory are of those on its first run's machine" in text
 
 
 def test_other_streams_and_the_same_run_twice_are_refused(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ __all__ = ["page"]
 
 MAIN = "identity"
 BESIDE = "image_alignment"
-COSTS = ("pair", "boxed", "seconds", "parameters", "stored")
+COSTS = ("pair", "boxed", "seconds", "parameters", "share", "stored", "memory")
 
 
 def page(
@@ -75,9 +75,10 @@ def page(
 def _parts(columns: Sequence[Column], results: Results) -> list[list[Column]]:
     """The table in parts that a page is wide enough for: concepts; pairs and costs; the rest."""
     beside = [column.key for column in results.kind.further]
-    main = [column for column in columns if column.key not in beside]
-    parts = [[column for column in main if (column.key in COSTS) == late] for late in (False, True)]
-    return [*parts, [column for column in columns if column.key in beside]]
+    costs = [column for column in columns if column.key in COSTS]
+    others = [column for column in columns if column.key not in COSTS]
+    main = [column for column in others if column.key not in beside]
+    return [main, costs, [column for column in others if column.key in beside]]
 
 
 def _matrices(runs: MethodRuns) -> list[TaskMatrix]:

@@ -88,7 +88,7 @@ class Results:
         if any(len({one.machine for one in method.first}) > 1 for method in self.methods):
             told.append(
                 "Where a method's runs were made on several machines, its seconds and its memory "
-                "are of those on the machine of its first run."
+                "are of those on its first run's machine."
             )
         orders = {method.records[0].order for method in self.methods}
         if len(orders) > 1:

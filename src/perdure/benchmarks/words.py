@@ -96,7 +96,7 @@ def table_note(results: Results, runs: str = "the stream in its first order") ->
     return (
         f"Mean ± sample standard deviation over {seeds_each(results)}, {runs}. "
         "Bold: the best of a column and whatever ties with it, which is less than the larger of "
-        "the two spreads away. A number without ± is the same in every run."
+        "the two spreads away. A number without ± is the same in every run, or of one alone."
     )
 
 
