@@ -41,7 +41,10 @@ def replayed(
     templates: Mapping[str, Sequence[str]],
     settings: LearnSettings,
 ) -> dict[str, Replay]:
-    """`method.replays` pictures of each past concept, drawn with what is kept.
+    """`method.replays` pictures of each past concept, drawn with what is kept, without guidance.
+
+    Guided drawings are sharper than what the model has learned: learned and drawn again task after
+    task, they burn out.
 
     `templates` are the prompts that each was taught with. Seeds follow from the settings' seed and
     the number of tasks, so a resume draws the same. The base's tokens must include the past
@@ -49,18 +52,14 @@ def replayed(
     """
     if not method.replays:
         return {}
-    advice = base.hints.get("drawing", {})
-    arguments = {
-        "num_inference_steps": int(advice.get("steps", 30)),
-        "guidance_scale": float(advice.get("guidance", 7.5)),
-    }
+    steps = int(base.hints.get("drawing", {}).get("steps", 30))
     replays = {}
     try:
         for index, name in enumerate(name for task in kept for name in task.concepts):
             base.fold(method.mix(kept, [name]))
             seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
             prompt = templates[name][0].format(f"<{name}>")
-            drawn = _drawn(base, prompt, seeds, **arguments)
+            drawn = _drawn(base, prompt, seeds, num_inference_steps=steps, guidance_scale=1.0)
             replays[name] = Replay(latents=drawn, prompt=prompt)
     finally:
         base.fold({})
