@@ -1,0 +1,1 @@
+"""What is frozen: one house for every model that a method is taught to."""

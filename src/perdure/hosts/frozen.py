@@ -1,0 +1,203 @@
+"""What is frozen, in both domains: named target layers, `W_init`, folding, and deltas run live."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perdure import precision
+from perdure.adapters.delta import Delta
+
+__all__ = ["Frozen", "Layer", "Reads", "adding", "attached", "fold_into"]
+
+Reads = Literal["prompt", "text", "joined", "picture"]
+"""What a layer's inputs are: the encoders' states as they are, the text stream at that depth, text
+and picture in one sequence, or positions of the picture alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A target layer: a linear layer or a convolution, or some of the rows of a fused one."""
+
+    module: nn.Linear | nn.Conv2d
+    reads: Reads = "picture"
+    rows: slice | None = None
+    """Its rows (start, stop) of the module's weight; None is all of them."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(d_out, d_in), of a convolution (d_out, channels, height, width); the module's memory."""
+        weight: Tensor = self.module.weight.detach()
+        return weight if self.rows is None else weight[self.rows]
+
+    def output(self, delta: Delta, x: Tensor) -> Tensor:
+        """What the delta makes of x; a convolution's delta convolves x with `dW`."""
+        if isinstance(self.module, nn.Linear):
+            return delta(x)
+        conv = self.module
+        kernel = delta.dense().view_as(self.weight).to(x.dtype)
+        return F.conv2d(x, kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def plus(self, output: Tensor, extra: Tensor) -> Tensor:
+        """The module's output with ``extra`` added in this layer's rows."""
+        if self.rows is None:
+            return output + extra.to(output.dtype)
+        whole = output.clone()
+        whole[..., self.rows] += extra.to(output.dtype)
+        return whole
+
+
+class Frozen(ABC):
+    """A model whose weights change only through `fold`, always from `W_init`."""
+
+    device: torch.device
+
+    def __init__(self) -> None:
+        self.layers: Mapping[str, Layer] = {}
+        self.pristine: Mapping[str, Tensor] = {}
+
+    @abstractmethod
+    def named(self, targets: str) -> Mapping[str, Layer]:
+        """Name -> layer of a set of target layers, in the model's own order."""
+
+    def aim(self, targets: str) -> None:
+        """Make one of the sets the target layers; their weights are `W_init` again."""
+        self.fold({})
+        layers = self.named(targets)
+        if layers.keys() != self.layers.keys():
+            self.layers = layers
+            self.pristine = {name: layer.weight.clone() for name, layer in layers.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Target layer -> (d_out, d_in); of a convolution d_in is channels x height x width."""
+        return {name: (len(w), w[0].numel()) for name, w in self.pristine.items()}
+
+    def fold(self, deltas: Mapping[str, Tensor]) -> None:
+        """Make the weights `W_init + dW`; `{}` restores the model to the bit."""
+        fold_into(self.layers, self.pristine, deltas)
+
+    def attached(self, deltas: Mapping[str, Delta]) -> AbstractContextManager[None]:
+        """A block in which these deltas run live: see `attached`."""
+        return attached(self.layers, deltas)
+
+    @property
+    def fast_bf16(self) -> bool:
+        """Is the hardware good at bf16?"""
+        return precision.fast_bf16(self.device)
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where the hardware is good at it, else nothing."""
+        return precision.autocast(self.device)
+
+
+@contextmanager
+def attached(layers: Mapping[str, Layer], deltas: Mapping[str, Delta]) -> Iterator[None]:
+    """Within the block a layer returns its own output plus what its delta makes of its input.
+
+    Layers without a delta are left alone; two nested blocks add up. With gradient checkpointing
+    call `backward` inside the block, because it runs the layers a second time. ValueError where a
+    delta names no layer.
+    """
+    _check_known(deltas, layers)
+
+    def hook_of(layer: Layer, delta: Delta) -> Callable[..., Tensor]:
+        def hook(
+            module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor:
+            x = args[0] if args else kwargs["input"]
+            return layer.plus(output, layer.output(delta, x))
+
+        return hook
+
+    handles = [
+        layers[name].module.register_forward_hook(hook_of(layers[name], delta), with_kwargs=True)
+        for name, delta in deltas.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def adding(
+    layers: Mapping[str, Layer], added: Mapping[str, Tensor], rows: Callable[[int], slice]
+) -> Iterator[None]:
+    """Within the block a layer returns its own output plus ``added`` (N, P, d_out) of its name.
+
+    ``rows`` says, of so many rows of a pass, which N are those of the prompts that it is added for.
+    ValueError where a name is no layer's.
+    """
+    _check_known(added, layers)
+
+    def hook_of(layer: Layer, extra: Tensor) -> Callable[..., Tensor]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            own = rows(len(output))
+            more = layer.plus(output[own], extra)
+            return torch.cat([output[: own.start], more, output[own.stop :]])
+
+        return hook
+
+    handles = [
+        layers[name].module.register_forward_hook(hook_of(layers[name], extra))
+        for name, extra in added.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def fold_into(
+    layers: Mapping[str, Layer], pristine: Mapping[str, Tensor], dense: Mapping[str, Tensor]
+) -> None:
+    """Write `W_init + dW` into every layer's weight; `W_init` alone where `dense` has no entry.
+
+    `pristine` holds `W_init` of every layer, `dense` some `dW` (d_out, d_in), where d_in of a
+    convolution is channels x height x width. The sum
+    is taken in fp32 and rounded once to the weight's dtype. Always from `pristine`, so that folding
+    twice does not add twice, and folding `{}` restores the model to the bit.
+    ValueError where a name has no layer, a layer has no `W_init`, a shape differs, or `pristine`
+    shares its memory with the layer it is to restore. Then no weight has been written.
+    """
+    _check_known(dense, layers)
+    for name, layer in layers.items():
+        if name not in pristine:
+            raise ValueError(f"W_init of the layer {name!r} is missing: copy its weight first")
+        if pristine[name].data_ptr() == layer.weight.data_ptr():
+            raise ValueError(
+                f"W_init of the layer {name!r} is the weight itself, which folding would "
+                "overwrite: pass a clone of it"
+            )
+        for what, matrix in (("W_init", pristine[name]), ("dW", dense.get(name))):
+            wanted = layer.weight.shape if what == "W_init" else layer.weight.flatten(1).shape
+            if matrix is not None and matrix.shape != wanted:
+                raise ValueError(
+                    f"{what} of the layer {name!r} has the shape {tuple(matrix.shape)}, "
+                    f"but the weight has {tuple(wanted)}"
+                )
+    for name, layer in layers.items():
+        weight = layer.weight
+        if name in dense:
+            W_init = pristine[name].to(weight.device, torch.float32)
+            weight.copy_(W_init + dense[name].to(weight.device, torch.float32).view_as(W_init))
+        else:
+            weight.copy_(pristine[name])
+
+
+def _check_known(names: Collection[str], layers: Collection[str]) -> None:
+    unknown = sorted(set(names) - set(layers))
+    if unknown:
+        raise ValueError(
+            f"no layer is named {unknown[0]!r} ({len(unknown)} unknown of {len(names)}): "
+            "these deltas belong to other target layers"
+        )

@@ -1,0 +1,133 @@
+"""The one step loop: optimiser, schedule, checkpoint, log, divergence.
+
+What a step computes is its caller's: the loop asks for the gradients of step i and makes the step.
+Whatever is random in them follows from i, so a run that goes on from a checkpoint is the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from perdure.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
+from perdure.errors import PerdureError
+
+__all__ = ["Progress", "run_steps"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What one step tells: losses, Frobenius norm of the deltas, seconds left of this run."""
+
+    step: int
+    steps: int
+    loss: float
+    penalty: float
+    norm: float
+    left: float
+
+
+def run_steps(
+    gradients: Callable[[int], tuple[float, float]],
+    *,
+    steps: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    share_of_rate: Callable[[int], float],
+    norm: Callable[[], float],
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 50,
+    asked: Mapping[str, object] | None = None,
+    log: Path | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, float]:
+    """Make the steps that are left; the last step's loss, penalty and norm, and the seconds of all.
+
+    Args:
+        gradients: fills the gradients of step i (from 0) and returns its loss and penalty.
+        steps: in all, those before a checkpoint among them.
+        parameters: all that trains, by name; what is not in the optimiser is kept with it.
+        optimizer: its groups' rates are those at a share of 1.
+        share_of_rate: what the rates are multiplied by at a step.
+        norm: of the deltas, asked for after every step.
+        checkpoint: a file to go on from where it is there, and to replace.
+        checkpoint_every: steps between two checkpoints.
+        asked: JSON facts of what is trained; a checkpoint that says others is refused.
+        log: a file that gets one line of JSON a step.
+        report: called after every step.
+
+    Raises PerdureError where a number is no longer finite, and for a checkpoint of other facts.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    done, spent, last = 0, 0.0, dict[str, float]()
+    if checkpoint is not None and checkpoint.exists():
+        _check_asked(checkpoint, asked)
+        facts = load_checkpoint(checkpoint, parameters=parameters, optimizer=optimizer)
+        done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
+        last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
+    about = {} if asked is None else {"asked": dict(asked)}
+    began = time.monotonic()
+    with ExitStack() as files:
+        lines = None
+        if log is not None:
+            _cut_log(log, done)
+            lines = files.enter_context(open(log, "a"))
+        for step in range(done, steps):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * share_of_rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss, penalty = gradients(step)
+            if not math.isfinite(loss) or not math.isfinite(penalty):
+                raise PerdureError(
+                    f"Learning diverged at step {step + 1} (loss {loss:g}, penalty {penalty:g}): "
+                    "lower lr or the method's penalty."
+                )
+            optimizer.step()
+            last = {"loss": loss, "penalty": penalty, "norm": norm()}
+            seconds = time.monotonic() - began
+            left = seconds / (step + 1 - done) * (steps - step - 1)
+            if lines is not None:
+                lines.write(json.dumps({"step": step + 1, **last}) + "\n")
+            report(Progress(step=step + 1, steps=steps, left=left, **last))
+            ready = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+            if checkpoint is not None and ready:
+                if lines is not None:
+                    lines.flush()
+                now = {**about, "step": step + 1, "seconds": spent + time.monotonic() - began}
+                save_checkpoint(
+                    checkpoint,
+                    parameters=parameters,
+                    optimizer=optimizer,
+                    facts={**now, **last},
+                )
+    return {**last, "seconds": spent + time.monotonic() - began}
+
+
+def _check_asked(checkpoint: Path, asked: Mapping[str, object] | None) -> None:
+    if asked is None:
+        return
+    try:
+        alike = checkpoint_facts(checkpoint)["asked"] == asked
+    except (ValueError, KeyError) as error:
+        raise PerdureError(
+            f"The checkpoint {checkpoint} cannot be read: remove it to start anew."
+        ) from error
+    if not alike:
+        raise PerdureError(
+            f"The checkpoint {checkpoint} is of another task or of other settings: give them "
+            "again as they were, or remove it to start anew."
+        )
+
+
+def _cut_log(path: Path, done: int) -> None:
+    """Drop the lines that a killed run wrote after its last checkpoint."""
+    lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
+    path.write_text("".join(lines[:done]))
