@@ -25,8 +25,6 @@ import torch
 from torch import Tensor
 
 import perdure
-from perdure.classification import ContinualClassifier, FitSettings
-from perdure.classification.registry import CLASSIFIERS
 from perdure.drawing.regions import read_region
 from perdure.machine import environment
 from perdure.methods import METHODS
@@ -87,7 +85,8 @@ def of_drawing(name: str) -> dict[str, str]:
             )
         opened = perdure.Bank.open(bank)
         for record in opened.tasks:
-            tensors, rows = opened.read(record)
+            tensors, tokens = opened.read(record)
+            rows = {name: token.rows for name, token in tokens.items()}
             who = "+".join(record.concepts)
             log = opened.task_folder(record) / "log.jsonl"
             found[f"losses {who}"] = digest([log.read_bytes()])

@@ -26,8 +26,8 @@ import torch
 import perdure.learning.learn as teaching
 from perdure.bank import Bank, TaskRecord
 from perdure.bank_format import ConceptFile, State, to_bytes
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.host import Base
 from perdure.smallworld.pictures import write_pictures
 
 

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.smallworld.pictures import write_pictures
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from perdure.bank import Bank
-    from perdure.base.base import Base
     from perdure.drawing.painter import Painter, draw
     from perdure.errors import PerdureError
+    from perdure.hosts.diffusion.host import Base
     from perdure.learning.learn import learn, resume
     from perdure.learning.many import learn_many, resume_many
     from perdure.learning.settings import LearnSettings
@@ -38,7 +38,7 @@ __all__ = [
 _HOMES = {
     "METHODS": "perdure.methods",
     "Bank": "perdure.bank",
-    "Base": "perdure.base.base",
+    "Base": "perdure.hosts.diffusion.host",
     "LearnSettings": "perdure.learning.settings",
     "MetricEncoder": "perdure.measuring.features",
     "Painter": "perdure.drawing.painter",

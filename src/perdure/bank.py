@@ -2,7 +2,7 @@
 
     bank/
       bank.json                          format, base, method, tasks; replaced atomically, last
-      concepts/rex/concept.safetensors   `token/rex`; a task's factors in its first concept's file
+      concepts/rex/concept.safetensors   `word/<encoder>/rex` or `state/rex`; a task's factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
       together.safetensors               what a method trains for all tasks at once; replaced whole
       .derived/                          sums over tasks, a cache: see totals.py
@@ -27,6 +27,7 @@ from typing import Any
 
 from torch import Tensor
 
+from perdure.adapters.prompts import Token
 from perdure.bank_format import (
     FORMAT,
     BaseIdentity,
@@ -130,7 +131,7 @@ class Bank(ReadableBank):
         *,
         concepts: Sequence[str],
         tensors: Mapping[str, Tensor],
-        rows: Mapping[str, Tensor],
+        tokens: Mapping[str, Token],
         facts: Mapping[str, Any],
         method: str,
         config: Mapping[str, Any],
@@ -142,7 +143,7 @@ class Bank(ReadableBank):
         Args:
             concepts: the new concepts' names, without brackets.
             tensors: `<layer>/<factor>` -> tensor, what the method kept.
-            rows: concept -> (n, d) token rows, one entry for each of `concepts`.
+            tokens: concept -> its token, one entry for each of `concepts`.
             facts: steps, seed, seconds, loss ...; JSON values.
             method: must be the bank's, and so must `config`.
             extra_files: relative name -> bytes, or a folder to be copied, for the task's folder.
@@ -151,13 +152,13 @@ class Bank(ReadableBank):
         Raises:
             PerdureError: for a name that is taken, another method, a locked bank, a full disk, and
                 tensors that are not finite.
-            ValueError: for rows that do not match the concepts, and names that cannot be stored.
+            ValueError: for tokens that do not match the concepts, and names that cannot be stored.
         """
         concepts = tuple(concepts)
         with self._writing("learn"):
             self.check_method(method, config)
             self.check_new(concepts)
-            check_tensors(concepts, tensors, rows)
+            check_tensors(concepts, tensors, tokens)
             folder = f"{self._next_number():02d}-{concepts[0]}"
             if len(concepts) > 1:
                 folder += f"+{len(concepts) - 1}"
@@ -166,7 +167,7 @@ class Bank(ReadableBank):
             files = dict(self._state.files)
             for index, concept in enumerate(concepts):
                 factors = tensors if index == 0 else {}
-                data, sha256 = to_bytes(self._state, record, concept, factors, rows[concept])
+                data, sha256 = to_bytes(self._state, record, concept, factors, tokens[concept])
                 file = files[concept] = ConceptFile(name="concept.safetensors", sha256=sha256)
                 write_file(self._staging / "concepts" / concept / file.name, data)
             staged_task = self._staging / "tasks" / folder
@@ -226,8 +227,8 @@ class Bank(ReadableBank):
             shorter = replace(record, concepts=rest)
             if rest and concept == record.concepts[0]:
                 factors, _, _ = self._load(concept)
-                _, row, _ = self._load(rest[0])
-                data, sha256 = to_bytes(self._state, shorter, rest[0], factors, row)
+                _, token, _ = self._load(rest[0])
+                data, sha256 = to_bytes(self._state, shorter, rest[0], factors, token)
                 # Under a new name beside the old file, which bank.json lists until it is replaced.
                 name = files[rest[0]].next_name()
                 staged, home = self._staging / name, self.path / "concepts" / rest[0]

@@ -13,8 +13,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from perdure.base.identity import BaseIdentity
+from perdure.adapters.prompts import STATE, WORD, Token
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.identity import BaseIdentity
 
 __all__ = [
     "FORMAT",
@@ -36,14 +37,16 @@ __all__ = [
     "together_to_bytes",
 ]
 
-FORMAT = 1
-"""The format of bank.json and of the concepts' files that this version reads and writes."""
+FORMAT = 2
+"""The format of bank.json and of the concepts' files that this version writes. It reads format 1,
+too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
 _CONCEPT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
 _TOGETHER_FILE = re.compile(r"(together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"(\d{2,})-[A-Za-z0-9_+-]+")
-_TOKEN = "token/"
+_TOKENS = (f"{WORD}/", f"{STATE}/")
+_OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
 _UNSET = object()
 
 
@@ -200,7 +203,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def to_bytes(
-    state: State, task: TaskRecord, concept: str, factors: Mapping[str, Tensor], row: Tensor
+    state: State, task: TaskRecord, concept: str, factors: Mapping[str, Tensor], token: Token
 ) -> tuple[bytes, str]:
     """A concept's safetensors file and its SHA-256."""
     about = {
@@ -213,9 +216,10 @@ def to_bytes(
         "concepts": task.concepts,
         "facts": task.facts,
     }
+    parts = {f"{part}/{concept}": rows for part, rows in token.parts.items()}
     tensors = {
         key: tensor.detach().cpu().clone().contiguous()
-        for key, tensor in {**factors, _TOKEN + concept: row}.items()
+        for key, tensor in {**factors, **parts}.items()
     }
     # One key only: safetensors writes several in no fixed order.
     metadata = {"perdure": json.dumps(about, sort_keys=True, allow_nan=False)}
@@ -237,11 +241,16 @@ def together_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[byte
     return data, hashlib.sha256(data).hexdigest()
 
 
-def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
-    """(factors, token rows, metadata) of a concept's file."""
+def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Token, dict[str, Any]]:
+    """(factors, token, metadata) of a concept's file, of this format or an older one."""
     tensors = safetensors.torch.load(data)
-    row = tensors.pop(_TOKEN + concept)
-    return tensors, row, metadata_of(data)
+    about = metadata_of(data)
+    if about["format"] == 1:
+        parts = {f"{WORD}/{_OLD_ENCODER}": tensors.pop(_OLD_TOKEN + concept)}
+    else:
+        own = [key for key in tensors if key.startswith(_TOKENS)]
+        parts = {key.removesuffix(f"/{concept}"): tensors.pop(key) for key in own}
+    return tensors, Token(parts), about
 
 
 def metadata_of(data: bytes) -> dict[str, Any]:
@@ -299,18 +308,19 @@ def check_new_names(bank: Path, concepts: Sequence[str], *, known: Sequence[str]
 
 
 def check_tensors(
-    concepts: Sequence[str], tensors: Mapping[str, Tensor], rows: Mapping[str, Tensor]
+    concepts: Sequence[str], tensors: Mapping[str, Tensor], tokens: Mapping[str, Token]
 ) -> None:
     """Raise ValueError or PerdureError where a task's tensors cannot be kept."""
-    if rows.keys() != set(concepts):
-        raise ValueError(f"rows must be given for {list(concepts)}, not for {list(rows)}")
-    for name, row in rows.items():
-        if row.ndim != 2:
-            raise ValueError(f"rows of {name!r} must have the shape (n, d), not {tuple(row.shape)}")
-    for key in [*tensors, *rows]:
-        if key.startswith(_TOKEN):
-            raise ValueError(f"the key {key!r} is kept for token rows")
-    check_finite({**tensors, **rows}, ", ".join(concepts))
+    if tokens.keys() != set(concepts):
+        raise ValueError(f"tokens must be given for {list(concepts)}, not for {list(tokens)}")
+    parts = {f"{part}/{name}": t for name, of in tokens.items() for part, t in of.parts.items()}
+    for key, rows in parts.items():
+        if rows.ndim != 2:
+            raise ValueError(f"{key!r} must have the shape (n, d), not {tuple(rows.shape)}")
+    for key in tensors:
+        if key.startswith(_TOKENS):
+            raise ValueError(f"the key {key!r} is kept for tokens")
+    check_finite({**tensors, **parts}, ", ".join(concepts))
 
 
 def check_finite(tensors: Mapping[str, Tensor], what: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
+from perdure.adapters.prompts import Token
 from perdure.bank_format import (
     BaseIdentity,
     ConceptFile,
@@ -47,17 +48,17 @@ class _Tensors(Mapping[str, Tensor]):
         return len(self._all)
 
 
-class _Rows(Mapping[str, Tensor]):
-    """Token rows by concept; a concept's file is read and verified when its row is first asked for.
+class _Tokens(Mapping[str, Token]):
+    """Tokens by concept; a concept's file is read and verified when its token is first asked for.
 
     The names are known without reading.
     """
 
-    def __init__(self, concepts: Sequence[str], read: Callable[[str], Tensor]) -> None:
+    def __init__(self, concepts: Sequence[str], read: Callable[[str], Token]) -> None:
         self._places = dict.fromkeys(concepts)
-        self._read, self._found = read, dict[str, Tensor]()
+        self._read, self._found = read, dict[str, Token]()
 
-    def __getitem__(self, concept: str) -> Tensor:
+    def __getitem__(self, concept: str) -> Token:
         if concept not in self._places:
             raise KeyError(concept)
         if concept not in self._found:
@@ -169,7 +170,7 @@ class ReadableBank:
 
     # Reading
 
-    def read(self, task: TaskRecord | str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def read(self, task: TaskRecord | str) -> tuple[dict[str, Tensor], dict[str, Token]]:
         """What a task left behind.
 
         Args:
@@ -177,17 +178,17 @@ class ReadableBank:
 
         Returns:
             tensors: `<layer>/<factor>` -> tensor, as the method kept them.
-            rows: concept -> (n, d) rows of its n tokens.
+            tokens: concept -> its token.
 
         Raises:
             PerdureError: for an unknown task, and a missing or damaged file.
         """
         tensors: dict[str, Tensor] = {}
-        rows: dict[str, Tensor] = {}
+        tokens: dict[str, Token] = {}
         for concept in self._record(task).concepts:
-            factors, rows[concept], _ = self._load(concept)
+            factors, tokens[concept], _ = self._load(concept)
             tensors |= factors
-        return tensors, rows
+        return tensors, tokens
 
     def kept(self) -> list[tuple[tuple[str, ...], Mapping[str, Tensor]]]:
         """Every task's concepts and tensors, in order.
@@ -211,13 +212,13 @@ class ReadableBank:
         mend = "restore it from a backup; the concepts' own files do not depend on it"
         return safetensors.torch.load(self._verified(self.path / file.name, file, mend))
 
-    def rows(self, upto: int | None = None) -> Mapping[str, Tensor]:
-        """The token rows (n, d) of the first ``upto`` tasks' concepts, in order; all by default.
+    def tokens(self, upto: int | None = None) -> Mapping[str, Token]:
+        """The tokens of the first ``upto`` tasks' concepts, in order; all by default.
 
-        A concept's file is read when its rows are first asked for, and that raises as `read`.
+        A concept's file is read when its token is first asked for, and that raises as `read`.
         """
         concepts = [name for task in self.tasks[:upto] for name in task.concepts]
-        return _Rows(concepts, lambda concept: self._load(concept)[1])
+        return _Tokens(concepts, lambda concept: self._load(concept)[1])
 
     def metadata(self, concept: str) -> dict[str, Any]:
         """What the concept's file says of itself: format, method, config, base, task, facts."""
@@ -239,8 +240,8 @@ class ReadableBank:
         known = ", ".join(self.concepts) or "none yet"
         return PerdureError(f"The bank {self.path} has no {name!r}; its concepts: {known}.")
 
-    def _load(self, concept: str) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
-        """(factors, token rows, metadata) of one verified file."""
+    def _load(self, concept: str) -> tuple[dict[str, Tensor], Token, dict[str, Any]]:
+        """(factors, token, metadata) of one verified file."""
         mend = f"restore it from a backup, or `perdure remove {concept}` and learn it again"
         file = self._state.files[self._known(concept)]
         return from_bytes(self._verified(self.concept_file(concept), file, mend), concept)

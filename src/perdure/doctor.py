@@ -11,8 +11,8 @@ import diffusers
 import torch
 import transformers
 
-from perdure.base.base import Base
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
 from perdure.smallworld.card import model_facts, write_card
 from perdure.smallworld.quality import measure_quality
@@ -32,7 +32,7 @@ def describe(name: str) -> Iterator[tuple[str, str]]:
     yield "base", str(base.identity)
     yield "family", base.family.title
     yield "prediction", base.objective.prediction
-    yield "pictures", f"{base.size} x {base.size}"
+    yield "pictures", "{} x {}".format(*base.size)
     weights = sum(weight.numel() for weight in base.pristine.values())
     yield "target layers", f"{len(base.layers)} with {weights:,} weights"
     yield "metric encoder", base.encoder

@@ -1,6 +1,5 @@
-"""Matrices only: trainable deltas of linear layers, attached by hooks or folded into weights."""
+"""Matrices only: trainable deltas of linear layers, and what acts where in a prompt."""
 
-from perdure.adapters.attach import adding, attached, fold_into
 from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum, without_autocast
 from perdure.adapters.masked import (
     MaskedLowRank,
@@ -9,19 +8,19 @@ from perdure.adapters.masked import (
     straight_through,
     unpack_bits,
 )
-from perdure.adapters.prompts import Prompts
+from perdure.adapters.prompts import PromptDelta, Prompts, Token, outputs
 
 __all__ = [
     "Delta",
     "FullRank",
     "LowRank",
     "MaskedLowRank",
+    "PromptDelta",
     "Prompts",
-    "adding",
-    "attached",
-    "fold_into",
+    "Token",
     "low_rank_sum",
     "masked_product",
+    "outputs",
     "pack_bits",
     "straight_through",
     "unpack_bits",

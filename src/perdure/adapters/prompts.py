@@ -1,17 +1,44 @@
-"""What the target layers are about to read, and where in it concepts are spoken of."""
+"""What is said of prompts: their states, where in them concepts are spoken of, what acts there."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from perdure.adapters.delta import without_autocast
+
+__all__ = ["STATE", "WORD", "PromptDelta", "Prompts", "Token", "outputs"]
+
+WORD, STATE = "word", "state"
+
+
+@dataclass(frozen=True, eq=False)
+class Token:
+    """What a concept's token was learned to be: a word of every encoder, or a state."""
+
+    parts: Mapping[str, Tensor]
+    """`word/<encoder>` -> rows (n, d) of that encoder's table, or `state` -> vectors (n, d) in the
+    place of the encoders' output. n is 1, or one for each layer that reads the prompt."""
+
+    @property
+    def kind(self) -> str:
+        """`word` or `state`."""
+        return STATE if STATE in self.parts else WORD
+
+    @property
+    def rows(self) -> Tensor:
+        """All parts side by side, (n, d): what a method trains."""
+        return torch.cat([self.parts[part] for part in sorted(self.parts)], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Prompts:
-    """A batch of prompts: what the target layers read, and where concepts are spoken of."""
+    """A batch of prompts: their states, and where concepts are spoken of."""
 
     states: Tensor
-    """(N, P, d): the text encoder's states, which the key and value layers read."""
+    """(N, P, d): the text encoders' states."""
     spoken: tuple[tuple[tuple[str, int], ...], ...]
     """For each prompt (concept, position of its token) in the order of the positions."""
     ends: tuple[int, ...]
@@ -28,3 +55,28 @@ class Prompts:
             for name, place in spoken:
                 states.setdefault(name, []).append(self.states[prompt, place])
         return {name: torch.stack(of).mean(dim=0) for name, of in states.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class PromptDelta:
+    """A low-rank delta of some layers that acts at some positions of a batch of prompts."""
+
+    factors: Mapping[str, tuple[Tensor, Tensor]]
+    """Layer -> A (d_out, r) and B (r, d_in)."""
+    gate: Tensor
+    """(N, P), fp32: what the delta's output is multiplied by at each position."""
+
+
+def outputs(deltas: Sequence[PromptDelta], states: Tensor) -> dict[str, Tensor]:
+    """Layer -> `sum_t gate_t A_t B_t c` (N, P, d_out) for states c (N, P, d_in), fp32.
+
+    For layers that read the states as they are: then it is computed once a prompt.
+    """
+    total: dict[str, Tensor] = {}
+    for delta in deltas:
+        for layer, factors in delta.factors.items():
+            A, B = (factor.to(states) for factor in factors)
+            with without_autocast(states):
+                own = F.linear(F.linear(states, B), A) * delta.gate[..., None]
+            total[layer] = total[layer] + own if layer in total else own
+    return total

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.benchmarks.runs import record_of, teach
 from perdure.benchmarks.streams import people
+from perdure.hosts.diffusion.host import Base
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import accuracy_final, forgetting, mean_right_after

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.benchmarks.streams import Stream
 from perdure.drawing.painter import Painter, grid
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import at_once, interrupted, learn, resume
 from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import advised, make_settings
@@ -209,7 +209,7 @@ def _together(
     pairs = list(zip(names, names[1:], strict=False))[: cell.pairs]
     references = {}
     for name in names:
-        pixels = read_pictures(sources[name], size=base.size).tensor
+        pixels = read_pictures(sources[name], size=base.size[0]).tensor
         shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         references[name] = encoder.identities(shown)
     painter = Painter(base, bank)

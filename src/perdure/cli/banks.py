@@ -80,7 +80,7 @@ def evaluate(
 ) -> None:
     """Measure what the bank remembers: matrix.json and a page, report.html."""
     from perdure.bank import Bank
-    from perdure.base.base import Base
+    from perdure.hosts.diffusion.host import Base
     from perdure.measuring.evaluate import evaluate as measure
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.report import write_report

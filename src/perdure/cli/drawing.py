@@ -34,9 +34,9 @@ def generate(
 ) -> None:
     """Draw prompts with everything that the bank has learned."""
     from perdure.bank import Bank
-    from perdure.base.base import Base
     from perdure.drawing.painter import Painter
     from perdure.drawing.regions import read_region
+    from perdure.hosts.diffusion.host import Base
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
@@ -71,9 +71,9 @@ def export(
     ] = True,
 ) -> None:
     """Fold the bank into an ordinary diffusers folder."""
-    from perdure.base.base import Base
     from perdure.drawing.painter import Painter
     from perdure.drawing.stock import stock_difference
+    from perdure.hosts.diffusion.host import Base
 
     painter = Painter(Base.open(base), bank)
     painter.save_folded(out, spoken=concept or ())

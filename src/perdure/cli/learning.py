@@ -78,7 +78,7 @@ def learn(
     ] = True,
 ) -> None:
     """Teach the bank the concept of each folder, one after another (with joint: all at once)."""
-    from perdure.base.base import Base
+    from perdure.hosts.diffusion.host import Base
     from perdure.learning import learn as teaching
     from perdure.learning import many
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perdure.adapters import adding
+from perdure.adapters import Token
 from perdure.bank import Bank
-from perdure.base.base import Base
-from perdure.base.layerwise import layer_states, reading, typical
-from perdure.base.tokens import known_in, spoken_in
-from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
+from perdure.drawing.regions import Region
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.tokens import known_in, spoken_in
 from perdure.methods import Deltas, Together, build
-from perdure.quiet import quietly
 from perdure.totals import kept_of
 
 __all__ = ["Painter", "draw", "grid"]
@@ -43,7 +42,7 @@ class Painter:
         self.method = build(bank.method, **bank.config)
         self.kept = kept_of(bank, self.method, upto=upto)
         self.together = bank.together()
-        self.rows: Mapping[str, Tensor] = bank.rows(upto)
+        self.tokens: Mapping[str, Token] = bank.tokens(upto)
 
     def draw(
         self,
@@ -80,39 +79,31 @@ class Painter:
             "num_inference_steps": steps or int(advice.get("steps", 30)),
             "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
         }
-        self._prepare([*prompts, negative, *(region.phrase for region in regions)])
+        texts = [*prompts, negative, *(region.phrase for region in regions)]
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
-            spoken = known_in(prompt, self.rows)
+            spoken = known_in(prompt, self.tokens)
             shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
             groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
-        try:
-            boxes = [RegionKeys(region, self._keys_and_values(region.phrase)) for region in regions]
+        with self._session(texts) as session:
+            boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
-                self._fold_for(prompts[places[0]])
+                session.fold(self._mixed(session, prompts[places[0]]))
                 for start in range(0, len(places), batch_size):
                     batch = places[start : start + batch_size]
-                    added = self._added([prompts[i] for i in batch])
-                    with (
-                        torch.no_grad(),
-                        self.base.autocast(),
-                        adding(self.base.layers, added),
-                        self._reading([prompts[i] for i in batch]),
-                        attending(self.base.denoiser, boxes, len(batch)),
-                    ):
-                        out = self.base.pipeline(
-                            [prompts[i] for i in batch],
-                            negative_prompt=[negative] * len(batch),
-                            generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
-                            height=self.base.size,
-                            width=self.base.size,
-                            **arguments,
-                        )
-                    pictures |= dict(zip(batch, out.images, strict=True))
+                    said = [prompts[i] for i in batch]
+                    out = session.draw(
+                        said,
+                        seeds=[seeds[i] for i in batch],
+                        negative=negative,
+                        added=self._added(session, said),
+                        by_layer=self._by_layer(session, said),
+                        regions=boxes,
+                        **arguments,
+                    )
+                    pictures |= dict(zip(batch, out, strict=True))
                     progress(len(pictures), len(prompts))
-        finally:
-            self.base.fold({})
         return [pictures[i] for i in range(len(prompts))]
 
     @torch.no_grad()
@@ -122,65 +113,57 @@ class Painter:
         SHA-256 of the text's states, the folded deltas and what is added to keys and values: on one
         machine equal fingerprints draw equal pictures, whatever else the banks hold.
         """
-        self._prepare([prompt])
-        decides = {"states": self._states([prompt]), **self._mixed(prompt)}
-        decides |= {f"added {layer}": extra for layer, extra in self._added([prompt]).items()}
+        with self._session([prompt]) as session:
+            states = session.conditioning([prompt]).by_layer
+            decides = {"states": states, **self._mixed(session, prompt)}
+            added = self._added(session, [prompt])
+        decides |= {f"added {layer}": extra for layer, extra in added.items()}
         digest = hashlib.sha256()
         for name, tensor in sorted(decides.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def _prepare(self, texts: Iterable[str]) -> None:
-        """Target layers as this bank needs them, and the tokens that these texts speak of."""
-        self.base.aim(self.method.targets)
-        self.base.tokens.set(self._rows(texts))
-
-    def _rows(self, texts: Iterable[str]) -> dict[str, Tensor]:
+    def _session(self, texts: Iterable[str]) -> AbstractContextManager[Session]:
+        """The base with this bank's target layers, and the tokens that these texts speak of."""
         spoken = {name for text in texts for name in spoken_in(text)}
-        return {name: self.rows[name] for name in self.rows if name in spoken}
-
-    @torch.no_grad()
-    def _fold_for(self, prompt: str) -> None:
-        self.base.fold(self._mixed(prompt))
+        tokens = {name: self.tokens[name] for name in self.tokens if name in spoken}
+        return self.base.session(targets=self.method.targets, tokens=tokens)
 
     @cached_property
     def _of_bank(self) -> Deltas:
         return self.method.mix(self.kept, ())
 
-    def _mixed(self, prompt: str) -> Deltas:
-        spoken, states = known_in(prompt, self.rows), None
+    @torch.no_grad()
+    def _mixed(self, session: Session, prompt: str) -> Deltas:
+        """What is folded for a prompt."""
+        spoken, states = known_in(prompt, self.tokens), None
         if self.method.mixes_by == "bank":
             return self._of_bank
         if self.method.mixes_by == "prompt":
-            states = typical(self._states([prompt]))[0].float()
+            states = session.conditioning([prompt]).states[0].float()
         if isinstance(self.method, Together):
             return self.method.mix_together(self.kept, self.together, sorted(spoken), states)
         return self.method.mix(self.kept, sorted(spoken), states)
 
     @torch.no_grad()
-    def _states(self, prompts: Sequence[str]) -> Tensor:
-        """What every cross-attention reads (L, N, P, d), once a prompt; L is 1 where all agree."""
-        return layer_states(self.base, self.base.tokens.ids(prompts), self._rows(prompts))
-
-    def _reading(self, prompts: Sequence[str]) -> AbstractContextManager[None]:
-        """A block in which each layer reads these prompts its own way, where tokens ask for it."""
-        if not self.method.layerwise:
-            return nullcontext()
-        return reading(self.base, self._states(prompts))
+    def _by_layer(self, session: Session, prompts: Sequence[str]) -> Tensor | None:
+        """What each reader reads, where tokens have a row for each of them."""
+        return session.conditioning(prompts).by_layer if self.method.layerwise else None
 
     @torch.no_grad()
-    def _added(self, prompts: Sequence[str]) -> Deltas:
-        if not self.method.adds_to_prompts:
+    def _added(self, session: Session, prompts: Sequence[str]) -> Deltas:
+        """What the method adds for these prompts, computed once."""
+        if not self.method.acts_in_prompts:
             return {}
-        ids = self.base.tokens.ids(prompts)
-        return self.method.added(self.kept, self.base.prompts(ids, self.base.states(ids).float()))
+        said = session.conditioning(prompts).prompts
+        return session.added(self.method.in_prompts(self.kept, said), said)
 
-    @torch.no_grad()
-    def _keys_and_values(self, phrase: str) -> dict[str, tuple[Tensor, Tensor]]:
-        self._fold_for(phrase)
-        states = self._states([phrase])[:, 0]
-        return keys_and_values(self.base.denoiser, states, self._added([phrase]))
+    def _region(self, session: Session, region: Region) -> object:
+        """A box that attends to its own phrase, by what is folded for that."""
+        session.fold(self._mixed(session, region.phrase))
+        said = session.conditioning([region.phrase])
+        return session.region(region.box, said, self._added(session, [region.phrase]))
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
@@ -195,10 +178,10 @@ class Painter:
         if folder.exists() and any(folder.iterdir()):
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         for name in spoken:
-            if name not in self.rows:
+            if name not in self.tokens:
                 raise PerdureError(f"The bank has no concept <{name}>: `perdure list` shows them.")
         method = self.method
-        if method.adds_to_prompts or method.mixes_by == "prompt":
+        if method.acts_in_prompts or method.mixes_by == "prompt":
             raise PerdureError(
                 f"What {method.name} adds depends on the words of each prompt, so no one model "
                 "holds it: draw from the bank itself."
@@ -212,13 +195,9 @@ class Painter:
                 f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
-        self._prepare(f"<{name}>" for name in self.rows)
-        self.base.fold(method.mix(self.kept, list(spoken)))
-        try:
-            with quietly():
-                self.base.pipeline.save_pretrained(folder, safe_serialization=True)
-        finally:
-            self.base.fold({})
+        with self._session(f"<{name}>" for name in self.tokens) as session:
+            session.fold(method.mix(self.kept, list(spoken)))
+            session.save(folder)
 
 
 def draw(

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from perdure.drawing.painter import Painter
-from perdure.quiet import quietly
 
 __all__ = ["stock_difference"]
 
@@ -25,19 +23,16 @@ def stock_difference(painter: Painter, folder: Path | str, prompts: Sequence[str
     """
     seeds = range(len(prompts))
     ours = painter.draw(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
-    with quietly():
-        stock = StableDiffusionPipeline.from_pretrained(
-            folder, use_safetensors=True, safety_checker=None, requires_safety_checker=False
-        )
-    stock.set_progress_bar_config(disable=True)
-    stock.to(painter.base.device)
-    with torch.no_grad(), painter.base.autocast():
+    base = painter.base
+    width, height = base.size
+    stock = base.stock(folder)
+    with torch.no_grad(), base.autocast():
         theirs = stock(
             list(prompts),
             num_inference_steps=STEPS,
             guidance_scale=GUIDANCE,
-            height=painter.base.size,
-            width=painter.base.size,
+            height=height,
+            width=width,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
         ).images
     pairs = zip(ours, theirs, strict=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from perdure.base.base import Base
+from perdure.hosts.diffusion.session import Session
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Method
@@ -28,14 +28,14 @@ class Replay:
     """What it was drawn with, and is learned again with: its own first template, filled."""
 
 
-def prior(base: Base, settings: LearnSettings) -> Latents:
+def prior(session: Session, settings: LearnSettings) -> Latents:
     """Latents of the prior prompt's pictures, drawn by the untouched base."""
     seeds = [seed_of(settings.seed, k) for k in range(settings.prior_pictures)]
-    return _drawn(base, settings.prior, seeds, num_inference_steps=25)
+    return _drawn(session, settings.prior, seeds, num_inference_steps=25)
 
 
 def replayed(
-    base: Base,
+    session: Session,
     method: Method,
     kept: Sequence[Kept],
     templates: Mapping[str, Sequence[str]],
@@ -47,36 +47,28 @@ def replayed(
     task, they burn out.
 
     `templates` are the prompts that each was taught with. Seeds follow from the settings' seed and
-    the number of tasks, so a resume draws the same. The base's tokens must include the past
-    concepts; its weights are `W_init` afterwards.
+    the number of tasks, so a resume draws the same. The session must know the past concepts; its
+    weights are `W_init` afterwards.
     """
     if not method.replays:
         return {}
-    steps = int(base.hints.get("drawing", {}).get("steps", 30))
+    steps = int(session.base.hints.get("drawing", {}).get("steps", 30))
     replays = {}
-    try:
-        for index, name in enumerate(name for task in kept for name in task.concepts):
-            base.fold(method.mix(kept, [name]))
-            seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
-            prompt = templates[name][0].format(f"<{name}>")
-            drawn = _drawn(base, prompt, seeds, num_inference_steps=steps, guidance_scale=1.0)
-            replays[name] = Replay(latents=drawn, prompt=prompt)
-    finally:
-        base.fold({})
+    for index, name in enumerate(name for task in kept for name in task.concepts):
+        session.fold(method.mix(kept, [name]))
+        seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
+        prompt = templates[name][0].format(f"<{name}>")
+        drawn = _drawn(session, prompt, seeds, num_inference_steps=steps, guidance_scale=1.0)
+        replays[name] = Replay(latents=drawn, prompt=prompt)
+    session.fold({})
     return replays
 
 
-def _drawn(base: Base, prompt: str, seeds: Sequence[int], **arguments: Any) -> Latents:
+def _drawn(session: Session, prompt: str, seeds: Sequence[int], **arguments: Any) -> Latents:
     drawn = []
     for start in range(0, len(seeds), BATCH):
         some = seeds[start : start + BATCH]
-        with torch.no_grad(), base.autocast():
-            out = base.pipeline(
-                [prompt] * len(some),
-                generator=[torch.Generator().manual_seed(seed) for seed in some],
-                output_type="latent",
-                **arguments,
-            )
-        drawn.append(out.images.float())
+        latents = session.draw([prompt] * len(some), seeds=some, output_type="latent", **arguments)
+        drawn.append(latents.float())
     mean = torch.cat(drawn)
     return Latents(mean=mean, std=torch.zeros_like(mean))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.base.base import Base
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.pictures import Pictures
 
 __all__ = ["Latents", "cache", "reconstruction"]

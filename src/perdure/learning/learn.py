@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from perdure.adapters import Token
 from perdure.bank import Bank, TaskRecord
-from perdure.base.base import Base
-from perdure.base.layerwise import cross_attentions
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.session import Session
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
-from perdure.learning.loop import LOG, Progress, train
+from perdure.learning.loop import LOG, Progress, token_of, train
 from perdure.learning.moments import moments
 from perdure.learning.pictures import Pictures, read_pictures
 from perdure.learning.settings import (
@@ -136,7 +137,7 @@ def learn(
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
-            name: read_pictures(source, size=base.size, fit=chosen.fit)
+            name: read_pictures(source, size=base.size[0], fit=chosen.fit)
             for name, source in concepts.items()
         }
         task = Task(
@@ -193,7 +194,7 @@ def resume(
                 "`perdure learn --discard`."
             )
         pictures = {
-            name: read_pictures(files, size=base.size, fit=task.settings.fit)
+            name: read_pictures(files, size=base.size[0], fit=task.settings.fit)
             for name, files in task.sources.items()
         }
         for name, read in pictures.items():
@@ -273,70 +274,34 @@ def _run(
     settings = task.settings
     if method.independent:
         settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
-    base.aim(method.targets)
-    latents, facts = _encoded(base, pictures, settings, note)
-    generator = torch.Generator().manual_seed(settings.seed)
-    kept = kept_of(bank, method, write=True)
-    new_rows = {name: base.tokens.random_row(generator) for name in pictures}
-    if method.layerwise:
-        layers = len(cross_attentions(base))
-        new_rows = {name: row.repeat(layers, 1) for name, row in new_rows.items()}
-    base.tokens.set({})
-    own = prior(base, settings) if settings.prior else None
-    past = bank if method.moments_of_past else None
-    features = moments(base, past, gather=method.moments_are) if method.needs_moments else None
-    old_rows = bank.rows() if method.replays else {}  # of the concepts that a batch can speak of
-    base.tokens.set({**old_rows, **new_rows})
-    try:
-        learner = method.start(base.shapes, kept, new_rows, generator, moments=features)
-    except ValueError as error:
-        bank.clear_workspace()  # nothing has begun, so there is nothing to resume
-        raise PerdureError(f"{method.name} cannot start: {error}.") from error
-    again = replayed(base, method, kept, templates_of(bank.tasks), settings)
-    base.fold(method.past(kept))
-    before = time.monotonic() - began
-    try:
-        facts |= train(
-            base,
-            learner,
-            latents,
-            settings,
-            folder=bank.workspace,
-            prior=own,
-            replay=again,
-            report=report,
+    with base.session(targets=method.targets) as session:
+        latents, facts = _encoded(base, pictures, settings, note)
+        kept = kept_of(bank, method, write=True)
+        tensors, tokens, trained = _trained(
+            session, bank, method, kept, latents, settings, report, began
         )
-    finally:
-        base.fold({})
-    _assert_unmoved(base, old_rows)
-    facts |= {
-        "seconds": round(before + facts["seconds"], 3),
-        "nouns": dict(task.nouns),
-        "settings": task.settings.to_json(),
-        "parameters": _count(learner),
-    }
-    tensors = method.keep(learner)
-    rows = {name: row.detach().cpu() for name, row in learner.tokens().items()}
+        facts |= trained
+        together = None
+        if isinstance(method, Together) and not task.apart:
+            together, facts["together"] = learn_together(
+                session,
+                method,
+                [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
+                {**bank.tokens(), **tokens},
+                bank.together(),
+                {**templates_of(bank.tasks), **dict.fromkeys(pictures, settings.templates)},
+                latents,
+                settings,
+                folder=bank.workspace / "together",
+                report=report,
+            )
+            facts["seconds"] = round(facts["seconds"] + facts["together"].get("seconds", 0.0), 3)
+    facts |= {"nouns": dict(task.nouns), "settings": task.settings.to_json()}
     logs = {LOG: (bank.workspace / LOG).read_bytes()}
-    together = None
-    if isinstance(method, Together) and not task.apart:
-        together, facts["together"] = learn_together(
-            base,
-            method,
-            [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
-            {**bank.rows(), **rows},
-            bank.together(),
-            {**templates_of(bank.tasks), **dict.fromkeys(pictures, settings.templates)},
-            latents,
-            settings,
-            folder=bank.workspace / "together",
-            report=report,
-        )
-        facts["seconds"] = round(facts["seconds"] + facts["together"].get("seconds", 0.0), 3)
     record = bank.commit(
         concepts=list(pictures),
         tensors=tensors,
-        rows=rows,
+        tokens=tokens,
         facts=facts,
         method=method.name,
         config=bank.config,
@@ -345,6 +310,52 @@ def _run(
     )
     bank.clear_workspace()
     return record
+
+
+def _trained(
+    session: Session,
+    bank: Bank,
+    method: Method,
+    kept: Sequence[Kept],
+    latents: Mapping[str, Latents],
+    settings: LearnSettings,
+    report: Callable[[Progress], None],
+    began: float,
+) -> tuple[dict[str, Tensor], dict[str, Token], dict[str, Any]]:
+    """What is kept of the task, its concepts' tokens, and facts about the run."""
+    words, kind = session.base.tokens, settings.token
+    generator = torch.Generator().manual_seed(settings.seed)
+    layers = session.base.readers if method.layerwise else 1
+    rows = {name: words.random(kind, generator, layers=layers) for name in latents}
+    own = prior(session, settings) if settings.prior else None
+    past = bank if method.moments_of_past else None
+    features = moments(session, past, gather=method.moments_are) if method.needs_moments else None
+    old = bank.tokens() if method.replays else {}  # of the concepts that a batch can speak of
+    session.speak({**old, **{name: token_of(session, kind, row) for name, row in rows.items()}})
+    try:
+        learner = method.start(session.shapes, kept, rows, generator, moments=features)
+    except ValueError as error:
+        bank.clear_workspace()  # nothing has begun, so there is nothing to resume
+        raise PerdureError(f"{method.name} cannot start: {error}.") from error
+    again = replayed(session, method, kept, templates_of(bank.tasks), settings)
+    session.fold(method.past(kept))
+    before = time.monotonic() - began
+    facts: dict[str, Any] = train(
+        session,
+        learner,
+        latents,
+        settings,
+        folder=bank.workspace,
+        prior=own,
+        replay=again,
+        report=report,
+    )
+    facts["seconds"] = round(before + facts["seconds"], 3)
+    facts["parameters"] = sum(parameter.numel() for parameter in learner.parameters())
+    tokens = {
+        name: token_of(session, kind, row.detach().cpu()) for name, row in learner.tokens().items()
+    }
+    return method.keep(learner), tokens, facts
 
 
 def _encoded(
@@ -356,7 +367,6 @@ def _encoded(
     """Every concept's latents; how many pictures they are of, and what the autoencoder reaches."""
     latents: dict[str, Latents] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
-    base.fold({})
     for name, read in pictures.items():
         for sentence in read.notes:
             note(sentence)
@@ -366,14 +376,3 @@ def _encoded(
         if warning:
             note(warning)
     return latents, facts
-
-
-def _count(learner: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in learner.parameters())
-
-
-def _assert_unmoved(base: Base, rows: Mapping[str, Tensor]) -> None:
-    """Past rows never move."""
-    table = base.tokens.embedding().weight
-    for name, row in rows.items():
-        assert torch.equal(table[base.tokens.id_of(name)], row[0].to(table)), name

@@ -1,8 +1,10 @@
-"""The training loop. Step i depends on the seed and i alone: a resumed run is the same run."""
+"""What a step of learning computes: the denoising loss of a batch and the method's penalty.
+
+Step i depends on the seed and i alone, so a resumed run is the same run.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from perdure.adapters import Prompts, attached
-from perdure.base.base import Base
-from perdure.base.layerwise import layer_states, reading, typical
-from perdure.checkpoint import load_checkpoint, save_checkpoint
-from perdure.errors import PerdureError
+from perdure.adapters import Prompts, Token
+from perdure.adapters.prompts import STATE
+from perdure.hosts.diffusion.conditioning import Conditioning
+from perdure.hosts.diffusion.session import Session
+from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
 from perdure.methods.protocol import Learner
 from perdure.randomness import generator_of
 
-__all__ = ["Progress", "train"]
+__all__ = ["Progress", "token_of", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -33,20 +35,8 @@ REPLAYED = 0.5
 """The chance that a picture of a batch is a replayed one, where there are any."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What one step tells: losses, Frobenius norm of the deltas, seconds left of this learn."""
-
-    step: int
-    steps: int
-    loss: float
-    penalty: float
-    norm: float
-    left: float
-
-
 def train(
-    base: Base,
+    session: Session,
     learner: Learner,
     latents: Mapping[str, Latents],
     settings: LearnSettings,
@@ -59,7 +49,7 @@ def train(
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
 
     Args:
-        base: frozen; its tokens already include the new concepts.
+        session: the new concepts are among those that it knows.
         learner: the method's trainable state.
         latents: of each new concept, by name.
         settings: steps, rates, seed and the rest.
@@ -70,8 +60,7 @@ def train(
 
     Raises PerdureError where the loss is no longer a number.
     """
-    path = folder / CHECKPOINT
-    learner.to(base.device).train()
+    learner.to(session.base.device).train()
     groups = learner.groups()
     optimizer = torch.optim.AdamW(
         [
@@ -79,156 +68,127 @@ def train(
             {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
         ]
     )
-    rates = [group["lr"] for group in optimizer.param_groups]
-    named = dict(learner.named_parameters())
-    done, spent = 0, 0.0
-    last: dict[str, float] = {}
-    if path.exists():
-        facts = load_checkpoint(path, parameters=named, optimizer=optimizer)
-        done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
-        last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
-    _cut_log(folder / LOG, done)
-    began = time.monotonic()
-    with open(folder / LOG, "a") as log, attached(base.layers, learner.layer_deltas()):
-        for step in range(done, settings.steps):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * settings.share_of_rate(step)
-            loss, penalty = _step(
-                base, learner, latents, settings, prior, replay or {}, optimizer, step
-            )
-            seconds = time.monotonic() - began
-            left = seconds / (step + 1 - done) * (settings.steps - step - 1)
-            norm = learner.norm()
-            last = {"loss": loss, "penalty": penalty, "norm": norm}
-            log.write(json.dumps({"step": step + 1, **last}) + "\n")
-            report(Progress(step=step + 1, steps=settings.steps, left=left, **last))
-            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
-                log.flush()
-                save_checkpoint(
-                    path,
-                    parameters=named,
-                    optimizer=optimizer,
-                    facts={
-                        "step": step + 1,
-                        "seconds": spent + time.monotonic() - began,
-                        **last,
-                    },
-                )
+    step = Step(session, learner, latents, settings, prior, replay or {})
+    with session.attached(learner.layer_deltas()):
+        if settings.token == STATE:
+            session.encode_ahead(step.every_prompt())
+        facts = run_steps(
+            step.gradients,
+            steps=settings.steps,
+            parameters=dict(learner.named_parameters()),
+            optimizer=optimizer,
+            share_of_rate=settings.share_of_rate,
+            norm=learner.norm,
+            checkpoint=folder / CHECKPOINT,
+            checkpoint_every=settings.checkpoint_every,
+            log=folder / LOG,
+            report=report,
+        )
+        began = time.monotonic()
         learner.eval()
         if learner.concepts:
-            learner.see(_speaking(base, learner, settings))
-        learner.look_back(_single_losses(base, learner, latents, settings))
-    return {**last, "seconds": round(spent + time.monotonic() - began, 3)}
+            learner.see(step.speaking())
+        learner.look_back(step.single_losses())
+    return {**facts, "seconds": round(facts["seconds"] + time.monotonic() - began, 3)}
 
 
-def _step(
-    base: Base,
-    learner: Learner,
-    latents: Mapping[str, Latents],
-    settings: LearnSettings,
-    prior: Latents | None,
-    replay: Mapping[str, Replay],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-) -> tuple[float, float]:
-    """One optimiser step; returns the denoising loss and the weighted penalty."""
-    generator = generator_of(settings.seed, step)
-    learner.begin_step(generator)
-    optimizer.zero_grad(set_to_none=True)
-    total = 0.0
-    for _ in range(settings.accumulate):
-        loss = _denoising(base, learner, latents, settings, generator, replay)
-        if prior is not None:
-            index = torch.randint(len(prior), (settings.batch_size,), generator=generator)
-            x = prior.sample(index, generator)
-            ids = base.tokens.ids([settings.prior] * len(x))
-            before = _loss(base, learner, x, ids, generator)
-            loss = loss + settings.prior_weight * before
-        (loss / settings.accumulate).backward()
-        total += float(loss.detach()) / settings.accumulate
-    penalty = learner.penalty()
-    if penalty.requires_grad:
-        penalty.backward()
-    if not torch.isfinite(penalty.detach()) or total != total:
-        raise PerdureError(
-            f"Learning diverged at step {step + 1} (loss {total}, penalty {float(penalty)}): "
-            "lower --lr or the method's penalty."
+def token_of(session: Session, kind: str, rows: Tensor) -> Token:
+    """The token of rows (n, d) as a learner trains them."""
+    base = session.base
+    return base.tokens.token(kind, rows, base.state_scale if kind == STATE else 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One task's losses. `prior` and `replay` as in `train`."""
+
+    session: Session
+    learner: Learner
+    latents: Mapping[str, Latents]
+    settings: LearnSettings
+    prior: Latents | None
+    replay: Mapping[str, Replay]
+
+    def gradients(self, number: int) -> tuple[float, float]:
+        """Fill the gradients of one optimiser step; the denoising loss and the weighted penalty."""
+        settings, generator = self.settings, generator_of(self.settings.seed, number)
+        self.learner.begin_step(generator)
+        total = 0.0
+        for _ in range(settings.accumulate):
+            loss = self._denoising(settings.batch_size, generator)
+            if self.prior is not None:
+                index = torch.randint(len(self.prior), (settings.batch_size,), generator=generator)
+                x = self.prior.sample(index, generator)
+                before = self._loss(x, [settings.prior] * len(x), generator)
+                loss = loss + settings.prior_weight * before
+            (loss / settings.accumulate).backward()
+            total += float(loss.detach()) / settings.accumulate
+        penalty = self.learner.penalty()
+        if penalty.requires_grad:
+            penalty.backward()
+        return total, float(penalty.detach())
+
+    def single_losses(self) -> Iterator[Tensor]:
+        """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
+        own = replace(self, replay={})
+        for look in range(LOOKS):
+            yield own._denoising(1, generator_of(self.settings.seed, self.settings.steps + look))
+
+    def every_prompt(self) -> list[str]:
+        """All prompts that a step can ask for."""
+        texts = [text.format(f"<{n}>") for n in self.latents for text in self.settings.templates]
+        texts += [past.prompt for past in self.replay.values()]
+        return [*texts, self.settings.prior] if self.prior is not None else texts
+
+    @torch.no_grad()
+    def speaking(self) -> Prompts:
+        """What `Learner.see` is given: prompts of the new concepts, by their trained tokens."""
+        alone = ("{}",) if self.learner.sees_tokens_alone else ()
+        texts = dict.fromkeys((*alone, *self.settings.templates))
+        prompts = [t.format(f"<{name}>") for name in self.learner.tokens() for t in texts]
+        parts = [self._said(prompts[i : i + 32]).prompts for i in range(0, len(prompts), 32)]
+        return Prompts(
+            states=torch.cat([part.states.float() for part in parts]),
+            spoken=tuple(said for part in parts for said in part.spoken),
+            ends=tuple(end for part in parts for end in part.ends),
         )
-    optimizer.step()
-    return total, float(penalty.detach())
 
+    def _said(self, prompts: Sequence[str]) -> Conditioning:
+        rows, kind = self.learner.tokens(), self.settings.token
+        tokens = {name: token_of(self.session, kind, row) for name, row in rows.items()}
+        return self.session.conditioning(prompts, tokens)
 
-def _single_losses(
-    base: Base, learner: Learner, latents: Mapping[str, Latents], settings: LearnSettings
-) -> Iterator[Tensor]:
-    """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
-    one = replace(settings, batch_size=1)
-    for look in range(LOOKS):
-        generator = generator_of(settings.seed, settings.steps + look)
-        yield _denoising(base, learner, latents, one, generator, {})
+    def _denoising(self, size: int, generator: torch.Generator) -> Tensor:
+        """The objective on a batch of the new concepts' pictures, half of it replayed if any."""
+        settings = self.settings
+        names, old = list(self.latents), list(self.replay)
+        concept = torch.randint(len(names), (size,), generator=generator).tolist()
+        template = torch.randint(len(settings.templates), (size,), generator=generator)
+        chance = torch.rand(size, generator=generator)
+        again = [False] * size
+        if old:
+            again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
+            past = torch.randint(len(old), (size,), generator=generator).tolist()
+        xs, prompts = [], []
+        for k in range(size):
+            if again[k]:
+                of, prompt = self.replay[old[past[k]]].latents, self.replay[old[past[k]]].prompt
+            else:
+                of, name = self.latents[names[concept[k]]], names[concept[k]]
+                prompt = settings.templates[int(template[k])].format(f"<{name}>")
+            xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
+            prompts.append(prompt)
+        return self._loss(torch.cat(xs), prompts, generator)
 
-
-@torch.no_grad()
-def _speaking(base: Base, learner: Learner, settings: LearnSettings) -> Prompts:
-    """What `Learner.see` is given: prompts of the new concepts, by their trained tokens."""
-    tokens = learner.tokens()
-    alone = ("{}",) if learner.sees_tokens_alone else ()
-    texts = dict.fromkeys((*alone, *settings.templates))
-    ids = base.tokens.ids([text.format(f"<{name}>") for name in tokens for text in texts])
-    with base.tokens.serving(tokens):
-        parts = [typical(layer_states(base, part, tokens)).float() for part in ids.split(32)]
-    return base.prompts(ids, torch.cat(parts))
-
-
-def _denoising(
-    base: Base,
-    learner: Learner,
-    latents: Mapping[str, Latents],
-    settings: LearnSettings,
-    generator: torch.Generator,
-    replay: Mapping[str, Replay],
-) -> Tensor:
-    """The objective on a batch of the new concepts' pictures, half of it replayed if any are."""
-    size = settings.batch_size
-    names, old = list(latents), list(replay)
-    concept = torch.randint(len(names), (size,), generator=generator).tolist()
-    template = torch.randint(len(settings.templates), (size,), generator=generator)
-    chance = torch.rand(size, generator=generator)
-    again = [False] * size
-    if old:
-        again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
-        past = torch.randint(len(old), (size,), generator=generator).tolist()
-    xs, prompts = [], []
-    for k in range(size):
-        if again[k]:
-            of, prompt = replay[old[past[k]]].latents, replay[old[past[k]]].prompt
-        else:
-            of, name = latents[names[concept[k]]], names[concept[k]]
-            prompt = settings.templates[int(template[k])].format(f"<{name}>")
-        xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
-        prompts.append(prompt)
-    with base.tokens.serving(learner.tokens()):
-        return _loss(base, learner, torch.cat(xs), base.tokens.ids(prompts), generator)
-
-
-def _loss(
-    base: Base, learner: Learner, x: Tensor, ids: Tensor, generator: torch.Generator
-) -> Tensor:
-    """The objective at times that are spread evenly over the batch (arXiv 2107.00630, app. I)."""
-    noise = torch.randn(x.shape, generator=generator).to(x)
-    places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
-    t = (places * base.objective.steps).long()
-    with base.autocast():
-        by_layer = layer_states(base, ids, learner.tokens())
-        states = typical(by_layer)
-        learner.read(base.prompts(ids, states))
-        noised = base.objective.noised(x, noise, t)
-        with reading(base, by_layer):
-            said = base.denoiser(noised, t.to(x.device), encoder_hidden_states=states).sample
-    return F.mse_loss(said.float(), base.objective.target(x, noise, t))
-
-
-def _cut_log(path: Path, done: int) -> None:
-    """Drop the lines that a killed run wrote after its last checkpoint."""
-    lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
-    path.write_text("".join(lines[:done]))
+    def _loss(self, x: Tensor, prompts: Sequence[str], generator: torch.Generator) -> Tensor:
+        """The objective at times spread evenly over the batch (arXiv 2107.00630, app. I)."""
+        session, objective = self.session, self.session.base.objective
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
+        t = objective.times(places)
+        with session.base.autocast():
+            conditioning = self._said(prompts)
+            self.learner.read(conditioning.prompts)
+            noised = objective.noised(x, noise, t)
+            said = session.predict(noised, t, conditioning, session.base.size)
+        return F.mse_loss(said.float(), objective.target(x, noise, t))

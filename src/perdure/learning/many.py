@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from perdure.bank import Bank, TaskRecord
-from perdure.base.base import Base
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.latents import cache
 from perdure.learning.learn import (
     MANY,
@@ -257,11 +257,11 @@ def _take_over(bank: Bank, job: Job) -> None:
     """Commit what a job learned, unchanged."""
     done = Bank.open(job.bank)
     record = done.tasks[0]
-    tensors, rows = done.read(record)
+    tensors, tokens = done.read(record)
     bank.commit(
         concepts=record.concepts,
         tensors=tensors,
-        rows=rows,
+        tokens=tokens,
         facts=record.facts,
         method=bank.method,
         config=bank.config,
@@ -273,26 +273,26 @@ def _take_over(bank: Bank, job: Job) -> None:
 def _together(base: Base, bank: Bank, method: Together, request: Request) -> None:
     """The step that is taken together, with the pictures of all concepts of the request."""
     settings = make_settings(advised(base.hints, bank.method), request.settings)
-    base.aim(method.targets)
-    latents = {
-        name: cache(
-            base,
-            read_pictures(_source(files), size=base.size, fit=settings.fit).tensor,
-            flip=settings.flip,
+    with base.session(targets=method.targets) as session:
+        latents = {
+            name: cache(
+                base,
+                read_pictures(_source(files), size=base.size[0], fit=settings.fit).tensor,
+                flip=settings.flip,
+            )
+            for name, files in request.sources.items()
+        }
+        together, _ = learn_together(
+            session,
+            method,
+            [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()],
+            bank.tokens(),
+            bank.together(),
+            templates_of(bank.tasks),
+            latents,
+            replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
+            folder=bank.workspace / "together",
         )
-        for name, files in request.sources.items()
-    }
-    together, _ = learn_together(
-        base,
-        method,
-        [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()],
-        bank.rows(),
-        bank.together(),
-        templates_of(bank.tasks),
-        latents,
-        replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
-        folder=bank.workspace / "together",
-    )
     if together is not None:
         bank.set_together(together)
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from perdure.bank import Bank, TaskRecord
-from perdure.base.base import Base
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.session import Session
+from perdure.methods.protocol import Moments
 from perdure.totals import running_total
 
 __all__ = ["CAPTIONS", "PAST_WEIGHT", "SUBJECTS", "TEMPLATES", "moments"]
@@ -72,55 +74,64 @@ PAST_WEIGHT = 3.0
 """What a prompt that speaks of a past concept counts for, where an ordinary caption counts 1."""
 
 
-@torch.no_grad()
 def moments(
-    base: Base,
+    session: Session,
     past: Bank | None = None,
     *,
     weight: float = PAST_WEIGHT,
     gather: Literal["mean", "sum"] = "mean",
-) -> Tensor:
-    """`C` (d_text, d_text), fp32: the weighted mean of `c c^T` over prompts and their positions.
+) -> Moments:
+    """`C` (d, d), fp32, of every target layer: the weighted mean of `c c^T` over prompts and their
+    positions. One matrix, which all layers that read the encoders' states share.
 
     Args:
-        base: its tokens are set to those of past concepts, where the sum over them must grow.
+        session: speaks of nobody; of past concepts where the sum over them must grow.
         past: a bank whose lock is held; each of its concepts is in every one of `TEMPLATES`.
         weight: of these prompts; each of `CAPTIONS` counts 1.
         gather: `sum` divides by the captions' weight alone, so that a prompt counts the same
             however many concepts there are.
 
     All positions count, the begin, end and padding ones too: the layers read them all.
+    PerdureError where a target layer reads something else.
     """
-    total, count = _summed(base, CAPTIONS), float(len(CAPTIONS))
+    for name, layer in session.base.layers.items():
+        if layer.reads != "prompt":
+            raise PerdureError(
+                f"The layer {name} does not read the prompt's states, so what it reads of past "
+                "concepts is not known from prompts: choose a method without moments, such as "
+                "gated or c-lora."
+            )
+    total, count = _summed(session, CAPTIONS), float(len(CAPTIONS))
     if past is not None and past.concepts:
-        total = total + weight * _of_concepts(base, past, total)
+        total = total + weight * _of_concepts(session, past, total)
         if gather == "mean":
             count += weight * len(TEMPLATES) * len(past.concepts)
     C = total / count
-    return ((C + C.T) / 2).float()
+    return dict.fromkeys(session.shapes, ((C + C.T) / 2).float())
 
 
-def _of_concepts(base: Base, bank: Bank, captions: Tensor) -> Tensor:
+def _of_concepts(session: Session, bank: Bank, captions: Tensor) -> Tensor:
     """The sum over the prompts of the bank's concepts: a running total, by one task a learn.
 
     What ordinary captions came to tells whether it was begun with this text encoder and machine.
     """
-    rows = bank.rows()
+    tokens = bank.tokens()
 
     def of_task(task: TaskRecord) -> dict[str, Tensor]:
-        base.tokens.set({name: rows[name] for name in task.concepts})
+        session.speak({name: tokens[name] for name in task.concepts})
         texts = [text.format(f"<{name}>") for name in task.concepts for text in TEMPLATES]
-        return {"moments": _summed(base, texts)}
+        return {"moments": _summed(session, texts)}
 
     recipe = hashlib.sha256(repr(TEMPLATES).encode() + captions.numpy().tobytes()).hexdigest()
     return running_total(bank, "moments", of_task, recipe=recipe, write=True)["moments"]
 
 
-def _summed(base: Base, prompts: Sequence[str]) -> Tensor:
+@torch.no_grad()
+def _summed(session: Session, prompts: Sequence[str]) -> Tensor:
     """The sum over prompts of the mean of `c c^T` over positions (d_text, d_text), fp64."""
     total: Tensor | float = 0.0
-    for ids in base.tokens.ids(prompts).split(32):
-        c = base.states(ids).float()
+    for start in range(0, len(prompts), 32):
+        c = session.conditioning(prompts[start : start + 32]).states.float()
         total = total + (c.flatten(0, 1).T @ (c / c.shape[1]).flatten(0, 1)).cpu().double()
     assert isinstance(total, Tensor)
     return total

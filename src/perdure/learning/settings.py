@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from perdure.bank import TaskRecord
 from perdure.errors import PerdureError
+from perdure.methods import METHODS
 from perdure.randomness import seed_of
 
 __all__ = ["LearnSettings", "advised", "make_settings", "seed_for_concepts", "templates_of"]
@@ -35,6 +36,9 @@ class LearnSettings:
     """How both rates go: as given to the end, or down to zero along half a cosine."""
     seed: int = 0
     """Everything random follows from this and the step's number."""
+    token: Literal["word", "state"] = "word"
+    """What a concept's token is: a new word of the text encoders, or a state in their output's
+    place, with which no text encoder runs while it learns. The default is the method's own."""
     templates: tuple[str, ...] = ("a photo of {}",)
     """Training prompts; `{}` stands for the concept token."""
     fit: Literal["crop", "letterbox"] = "crop"
@@ -72,6 +76,8 @@ class LearnSettings:
             )
         if self.fit not in ("crop", "letterbox"):
             raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
+        if self.token not in ("word", "state"):
+            raise ValueError(f"token is {self.token!r}, but must be 'word' or 'state'")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule is {self.schedule!r}, but must be 'constant' or 'cosine'")
 
@@ -104,8 +110,9 @@ def templates_of(tasks: Iterable[TaskRecord]) -> dict[str, tuple[str, ...]]:
 
 
 def advised(hints: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """What a base's `perdure.json` advises for a method: `learning`, and over it `learning_of`."""
-    return {**hints.get("learning", {}), **hints.get("learning_of", {}).get(method, {})}
+    """What the method asks for, over it a base's `perdure.json`: `learning`, then `learning_of`."""
+    own = {"token": METHODS[method].token}
+    return {**own, **hints.get("learning", {}), **hints.get("learning_of", {}).get(method, {})}
 
 
 def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnSettings:

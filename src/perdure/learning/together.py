@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perdure.base.base import Base
+from perdure.adapters import Prompts, Token
+from perdure.hosts.diffusion.session import Session
 from perdure.learning.latents import Latents
 from perdure.learning.loop import Progress, train
 from perdure.learning.moments import SUBJECTS, TEMPLATES
@@ -63,10 +64,10 @@ def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
 
 
 def learn_together(
-    base: Base,
+    session: Session,
     method: Together,
     kept: Sequence[Kept],
-    rows: Mapping[str, Tensor],
+    tokens: Mapping[str, Token],
     together: Mapping[str, Tensor],
     templates: Mapping[str, Sequence[str]],
     latents: Mapping[str, Latents],
@@ -78,10 +79,10 @@ def learn_together(
     """What replaces ``together``, or None where the step is switched off, and facts about the run.
 
     Args:
-        base: frozen; its target layers are the method's.
+        session: its target layers are the method's.
         method: of the bank.
         kept: every task of the bank, the new ones among them.
-        rows: every concept's token rows.
+        tokens: every concept's token.
         together: what the bank holds now.
         templates: every concept's own prompts, those that it was taught with.
         latents: of the concepts whose pictures are there.
@@ -93,19 +94,24 @@ def learn_together(
     if own is None:
         return None, {}
     settings = replace(settings, **own)
-    base.fold({})
-    base.tokens.set(rows)
-    ids = base.tokens.ids(prompts_of(templates, settings.seed))
+    session.fold({})
+    session.speak(tokens)
+    texts = prompts_of(templates, settings.seed)
     with torch.no_grad():
-        states = torch.cat([base.states(part).float() for part in ids.split(32)])
+        parts = [session.conditioning(texts[i : i + 32]).prompts for i in range(0, len(texts), 32)]
+    prompts = Prompts(
+        states=torch.cat([part.states.float() for part in parts]),
+        spoken=tuple(said for part in parts for said in part.spoken),
+        ends=tuple(end for part in parts for end in part.ends),
+    )
     learner = method.start_together(
-        base.shapes,
+        session.shapes,
         kept,
         together,
-        base.prompts(ids, states),
+        prompts,
         torch.Generator().manual_seed(settings.seed),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = train(base, learner, latents, settings, folder=folder, report=report)
+    facts: dict[str, Any] = train(session, learner, latents, settings, folder=folder, report=report)
     facts["parameters"] = sum(parameter.numel() for parameter in learner.parameters())
     return method.keep_together(learner), facts

@@ -18,8 +18,8 @@ from typing import TypeVar
 from PIL import Image
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter, grid
+from perdure.hosts.diffusion.host import Base
 from perdure.measuring.evaluate import PLAIN
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import mmd

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.pictures import read_pictures
 from perdure.machine import environment
 from perdure.measuring.features import MetricEncoder
@@ -117,7 +117,7 @@ def evaluate(
     """
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     real = {
-        name: read_pictures(source, size=base.size).tensor
+        name: read_pictures(source, size=base.size[0]).tensor
         for name, source in (references or {}).items()
     }
     images = {name: _images(tensor) for name, tensor in real.items()}

@@ -32,7 +32,7 @@ from perdure.errors import PerdureError
 from perdure.quiet import quietly
 
 if TYPE_CHECKING:
-    from perdure.base.base import Base
+    from perdure.hosts.diffusion.host import Base
 
 IDENTITY_HEAD = "identity_head.safetensors"
 _MODELS: dict[str, type[PreTrainedModel]] = {

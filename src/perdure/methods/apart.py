@@ -11,6 +11,7 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
     keep_factors,
     low_rank_deltas,
@@ -46,6 +47,6 @@ class LowRankApart(Apart):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         return Learner(low_rank_deltas(shapes, self.config.rank, generator), rows)

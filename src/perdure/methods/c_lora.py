@@ -18,6 +18,7 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
     low_rank_deltas,
 )
@@ -81,7 +82,7 @@ class CLoRA(Summed):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         summed = self.past(past) if self.config.penalty else {}

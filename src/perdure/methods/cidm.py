@@ -24,6 +24,7 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
     keep_encoded,
     keep_factors,
@@ -216,7 +217,7 @@ class CIDM(Method):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         config = self.config
         if not rows:

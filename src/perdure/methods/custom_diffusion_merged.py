@@ -19,6 +19,7 @@ from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
+    Moments,
     Shapes,
     checked_moments,
     full_rank_deltas,
@@ -85,7 +86,7 @@ class CustomDiffusionMerged(Apart):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if not rows:
             raise ValueError(
@@ -93,7 +94,13 @@ class CustomDiffusionMerged(Apart):
                 "this task has no token"
             )
         deltas = full_rank_deltas(shapes)
-        return MergedLearner(deltas, rows, checked_moments(self.name, shapes, moments))
+        of_captions = list(checked_moments(self.name, shapes, moments).values())
+        if any(C is not of_captions[0] for C in of_captions):
+            raise ValueError(
+                f"{self.name} solves one equation for all layers, so all of them must read the "
+                "same features, and here they do not"
+            )
+        return MergedLearner(deltas, rows, of_captions[0])
 
     def keep(self, learner: Learner) -> dict[str, Tensor]:
         """Features and duals (s, d_in), answers (d_out, s) a layer; the dense `dW` stays behind."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perdure.adapters.delta import FullRank
 from perdure.methods.checks import check_number
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes, keep_factors
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes, keep_factors
 from perdure.methods.sequential import SequentialFull, continuing
 
 
@@ -94,7 +94,7 @@ class EWC(SequentialFull):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         deltas = self.continued(shapes, past)
         fisher = {layer: f["F"].clone() for layer, f in continuing(deltas, past).items()}

@@ -21,9 +21,10 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
+    checked_moments,
     low_rank_deltas,
-    moments_by_layer,
 )
 from perdure.methods.summed import Summed
 
@@ -124,11 +125,10 @@ class FeatureSpace(Summed):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | Mapping[str, Tensor] | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
-        """As `Method.start`; `moments` may also be by layer, and layers that are given the same
-        tensor share it. A layer whose C is zero, because nothing was learned yet, is free."""
-        by_layer = moments_by_layer(self.name, shapes, moments)
+        """As `Method.start`. A layer whose C is zero, because nothing was learned yet, is free."""
+        by_layer = checked_moments(self.name, shapes, moments)
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         if self.config.projection:
             complements: dict[int, Complement] = {}

@@ -24,6 +24,7 @@ from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
+    Moments,
     Shapes,
     keep_encoded,
     keep_factors,
@@ -259,7 +260,7 @@ class FL2T(Together):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if not rows:
             raise ValueError(

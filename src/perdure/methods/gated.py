@@ -13,13 +13,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from perdure.adapters.delta import LowRank, without_autocast
-from perdure.adapters.prompts import Prompts
+from perdure.adapters.delta import LowRank
+from perdure.adapters.prompts import PromptDelta, Prompts
 from perdure.methods.apart import Apart
 from perdure.methods.checks import check_whole
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
 
 Ends = Literal["mean", "sum", "none"]
 
@@ -55,7 +54,7 @@ class Gated(Apart):
     name = "gated"
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
-    adds_to_prompts = True
+    acts_in_prompts = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -79,7 +78,7 @@ class Gated(Apart):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if not rows:
             raise ValueError("gated acts where a token is spoken of, and this task has no token")
@@ -96,19 +95,14 @@ class Gated(Apart):
     ) -> Deltas:
         return {}  # the weights stay the base's
 
-    def added(self, kept: Sequence[Kept], prompts: Prompts) -> Deltas:
+    def in_prompts(self, kept: Sequence[Kept], prompts: Prompts) -> list[PromptDelta]:
         names = {name for said in prompts.spoken for name, _ in said}
         spoken = [task for task in kept if names.intersection(task.concepts)]
         gates = gate_of(prompts, [task.concepts for task in spoken], self.config.ends)
-        total: Deltas = {}
-        for task, gate in zip(spoken, gates, strict=True):
-            for layer, factors in task.factors().items():
-                x = prompts.states
-                A, B = (factors[name].to(x) for name in ("A", "B"))
-                with without_autocast(x):
-                    added = F.linear(F.linear(x, B), A) * gate[..., None]
-                total[layer] = total[layer] + added if layer in total else added
-        return total
+        return [
+            PromptDelta({layer: (f["A"], f["B"]) for layer, f in task.factors().items()}, gate)
+            for task, gate in zip(spoken, gates, strict=True)
+        ]
 
 
 def gate_of(prompts: Prompts, tasks: Sequence[tuple[str, ...]], ends: Ends) -> Tensor:

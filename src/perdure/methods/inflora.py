@@ -24,10 +24,11 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
+    checked_moments,
     keep_factors,
     low_rank_deltas,
-    moments_by_layer,
     sum_low_rank,
 )
 
@@ -110,7 +111,7 @@ class InfLoRALearner(Learner):
 
     def absorb(self, moments: Mapping[str, Tensor]) -> None:
         """Called once after the last step, with C_t measured again on the trained layers."""
-        for layer, C in _leaders(moments_by_layer("inflora", self._shapes(), moments)).items():
+        for layer, C in _leaders(checked_moments("inflora", self._shapes(), moments)).items():
             old = self.memories.get(layer)
             new = first_memory(C, self.share) if old is None else old.grown(C, self.share)
             self.memories[layer] = new
@@ -157,11 +158,11 @@ class InfLoRA(Method):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | Mapping[str, Tensor] | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         """As `Method.start`; `moments` are C_t, by layer, and layers that read the same inputs are
         given the same tensor: they share a memory."""
-        by_layer = moments_by_layer(self.name, shapes, moments)
+        by_layer = checked_moments(self.name, shapes, moments)
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         memories = _remembered(past[-1]) if past else {}
         designed = {

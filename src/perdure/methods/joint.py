@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
-from perdure.methods.protocol import Kept, Learner, Shapes
+from perdure.methods.protocol import Kept, Learner, Moments, Shapes
 
 
 class Joint(LoRA):
@@ -32,7 +32,7 @@ class Joint(LoRA):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if past:
             known = ", ".join(f"<{name}>" for task in past for name in task.concepts)

@@ -15,6 +15,7 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
     low_rank_deltas,
     sum_low_rank,
@@ -44,7 +45,7 @@ class LoRA(Sequential):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         deltas = low_rank_deltas(shapes, self.config.rank, generator)
         for layer, factors in continuing(deltas, past).items():

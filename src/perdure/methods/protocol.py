@@ -14,13 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum
-from perdure.adapters.prompts import Prompts
+from perdure.adapters.prompts import PromptDelta, Prompts
 
 Shapes = Mapping[str, tuple[int, int]]
 """Layer name -> (d_out, d_in)."""
 
 Deltas = dict[str, Tensor]
 """Layer name -> dense `dW` (d_out, d_in), fp32."""
+
+Moments = Mapping[str, Tensor]
+"""Layer name -> C (d_in, d_in), fp32: the mean of `c c^T` over those inputs c of the layer that a
+task should leave alone. Layers that read the same inputs have the same tensor."""
 
 SHARED = "*"
 """Stands for the layer in the key of a kept tensor that all layers share, e.g. `*/features`."""
@@ -154,10 +158,12 @@ class Method(ABC):
     mixes_by: ClassVar[Literal["bank", "concepts", "prompt"]] = "bank"
     """What prompts must share to be drawn with one `mix`: nothing but the bank, the concepts that
     they speak of, or every word."""
-    adds_to_prompts: ClassVar[bool] = False
-    """Does `added` add something, so that one model cannot be folded for all prompts?"""
+    acts_in_prompts: ClassVar[bool] = False
+    """Does `in_prompts` say something, so that one model cannot be folded for all prompts?"""
+    token: ClassVar[Literal["word", "state"]] = "word"
+    """What a concept's token is unless the user says otherwise."""
     targets: ClassVar[str] = "keys-values"
-    """Which layers train: a key of `Family.targets`."""
+    """Which layers train: the name of a set that the host knows."""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
     independent: ClassVar[bool] = False
@@ -198,15 +204,14 @@ class Method(ABC):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         """What is trained for a task whose new concepts have the initial token rows `rows`.
 
         Made on the CPU from a CPU generator, so that a seed means the same on every device; move
         the learner afterwards. Its step costs the same however many tasks lie in `past`.
 
-        `moments` is for a method that `needs_moments`: C (d_in, d_in), fp32, the mean of `c c^T`
-        over the inputs c of the layers that this task should leave alone. One C for all layers.
+        `moments` is for a method that `needs_moments`.
         """
 
     @abstractmethod
@@ -226,13 +231,12 @@ class Method(ABC):
         `states` (P, d) are the prompt's, for a method that mixes by the prompt, else None.
         """
 
-    def added(self, kept: Sequence[Kept], prompts: Prompts) -> Deltas:
-        """What to add to the layers' outputs for these prompts: layer -> (N, P, d_out), fp32.
+    def in_prompts(self, kept: Sequence[Kept], prompts: Prompts) -> list[PromptDelta]:
+        """What acts at some positions of these prompts, on top of `mix`; how is the host's.
 
-        On top of `mix`, and computed once a prompt, not once a denoising step. Only layers that
-        read the prompt's states can be named. Empty unless the method `adds_to_prompts`.
+        Empty unless the method `acts_in_prompts`.
         """
-        return {}
+        return []
 
     def check_removable(self, kept: Sequence[Kept], concept: str) -> None:
         """ValueError, with the reason, where the concept's task cannot be taken out of `kept`.
@@ -267,38 +271,30 @@ def task_of(kept: Sequence[Kept], concept: str) -> int:
     raise ValueError(f"there is no concept <{concept}>: there are {known or 'none yet'}")
 
 
-def checked_moments(method: str, shapes: Shapes, moments: Tensor | None) -> Tensor:
-    """C as an fp32 copy; ValueError where it is missing or does not fit a layer."""
+def checked_moments(method: str, shapes: Shapes, moments: Moments | None) -> dict[str, Tensor]:
+    """Layer -> its C as an fp32 copy, one copy for layers that were given one tensor.
+
+    ValueError where C is missing, does not fit a layer, or is not finite.
+    """
     if moments is None:
         raise ValueError(
             f"{method} needs the moments C = mean of c c^T of the features that it should leave "
             "alone: pass moments="
         )
-    for layer, (_, d_in) in shapes.items():
-        if moments.shape != (d_in, d_in):
-            raise ValueError(
-                f"{method}: the moments have the shape {tuple(moments.shape)}, but the layer "
-                f"{layer!r} needs {(d_in, d_in)}: all target layers must read the same features"
-            )
-    if not torch.isfinite(moments).all():
-        raise ValueError(f"{method}: the moments hold a number that is not finite")
-    return moments.detach().to("cpu", torch.float32, copy=True)
-
-
-def moments_by_layer(
-    method: str, shapes: Shapes, moments: Tensor | Mapping[str, Tensor] | None
-) -> dict[str, Tensor]:
-    """Layer -> its C as an fp32 copy, one copy for layers that were given one tensor.
-
-    ValueError where C is missing or does not fit a layer.
-    """
-    if not isinstance(moments, Mapping):
-        return dict.fromkeys(shapes, checked_moments(method, shapes, moments))
     copies: dict[int, Tensor] = {}
-    for layer, shape in shapes.items():
+    for layer, (_, d_in) in shapes.items():
         given = moments.get(layer)
-        if given is None or id(given) not in copies:
-            copies[id(given)] = checked_moments(method, {layer: shape}, given)
+        if given is None:
+            raise ValueError(f"{method}: there are no moments of the layer {layer!r}")
+        if given.shape != (d_in, d_in):
+            raise ValueError(
+                f"{method}: the moments have the shape {tuple(given.shape)}, but the layer "
+                f"{layer!r} needs {(d_in, d_in)}"
+            )
+        if id(given) not in copies:
+            if not torch.isfinite(given).all():
+                raise ValueError(f"{method}: the moments hold a number that is not finite")
+            copies[id(given)] = given.detach().to("cpu", torch.float32, copy=True)
     return {layer: copies[id(moments[layer])] for layer in shapes}
 
 

@@ -11,6 +11,7 @@ from perdure.methods.protocol import (
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
     full_rank_deltas,
     keep_factors,
@@ -47,7 +48,7 @@ class SequentialFull(Sequential):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         return Learner(self.continued(shapes, past), rows)
 

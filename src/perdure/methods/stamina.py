@@ -17,7 +17,7 @@ from perdure.adapters.delta import without_autocast
 from perdure.adapters.masked import MaskedLowRank, masked_product
 from perdure.methods.c_lora import CLoRALearner
 from perdure.methods.checks import check_number, check_whole
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
 from perdure.methods.summed import Summed
 
 
@@ -135,7 +135,7 @@ class Stamina(Summed):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if not shapes:
             raise ValueError("there is no target layer to put a low-rank delta on")

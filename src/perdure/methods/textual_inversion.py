@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from perdure.methods.apart import Apart
-from perdure.methods.protocol import Deltas, Kept, Learner, Shapes
+from perdure.methods.protocol import Deltas, Kept, Learner, Moments, Shapes
 
 
 class TextualInversion(Apart):
@@ -25,7 +25,7 @@ class TextualInversion(Apart):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         if not rows:
             raise ValueError("textual-inversion trains tokens alone, and this task has no token")

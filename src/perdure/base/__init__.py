@@ -1,1 +1,0 @@
-"""The frozen model: open it, name its target layers, give concepts their tokens."""

@@ -1,0 +1,40 @@
+"""What prompts are to a denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from perdure.adapters import Prompts
+
+__all__ = ["Conditioning", "Encoded"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """What a pipeline's own `encode_prompt` makes of N prompts."""
+
+    states: Tensor
+    """(N, P, d)."""
+    beside: Mapping[str, Tensor] = field(default_factory=dict)
+    """What else the denoiser is given of them, (N, ...) each: pooled vectors, masks. A family
+    names them as its pipeline does."""
+
+    def at(self, index: Tensor) -> Encoded:
+        """Those of these prompts (M,), any of them several times."""
+        return Encoded(
+            states=self.states[index], beside={key: t[index] for key, t in self.beside.items()}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditioning(Encoded):
+    """N prompts, and where in them concepts are spoken of."""
+
+    prompts: Prompts
+    """What methods see; its `states` are these."""
+    by_layer: Tensor
+    """(L, N, P, d): what each of the L modules that read the prompt reads of it; L is 1 where all
+    read the same. `states` is the mean over them."""

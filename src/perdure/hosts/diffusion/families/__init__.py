@@ -1,0 +1,20 @@
+"""The families of pipelines: one file is one of them."""
+
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.families.sd import StableDiffusion
+from perdure.hosts.diffusion.family import Family
+
+__all__ = ["FAMILIES", "family_of"]
+
+FAMILIES: tuple[Family, ...] = (StableDiffusion(),)
+
+
+def family_of(pipeline: str, where: str) -> Family:
+    """The family of a pipeline class; PerdureError where there is none."""
+    for family in FAMILIES:
+        if pipeline in family.pipelines:
+            return family
+    known = ", ".join(f"{family.title} ({family.pipelines[0]})" for family in FAMILIES)
+    raise PerdureError(
+        f"The base {where} is a {pipeline}, which perdure cannot teach yet: choose one of {known}."
+    )

@@ -1,0 +1,124 @@
+"""What families have in common whose denoiser is a U-Net that reads the encoders' states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
+
+import torch
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+
+from perdure.hosts.diffusion.conditioning import Conditioning
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.hosts.diffusion.objective import Objective, of_schedule
+from perdure.hosts.diffusion.regional import RegionKeys, attending
+from perdure.hosts.frozen import Reads
+
+__all__ = ["UNet"]
+
+_READER = "attn2"
+_SMALL = 32
+"""Side of latents up to which a CPU runs plain attention: torch's fused one is half as fast with
+few positions."""
+
+
+class UNet(Family):
+    """Keys and values of the cross-attentions are linear in the states: they read the prompt."""
+
+    component = "unet"
+    targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        KEYS_VALUES: ("attn2.to_k", "attn2.to_v"),
+        "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
+        "all": (),
+    }
+
+    def prepare(self, pipeline: Any, device: torch.device) -> None:
+        if device.type == "cpu" and pipeline.unet.config.sample_size <= _SMALL:
+            pipeline.unet.set_attn_processor(AttnProcessor())
+
+    def reads(self, layer: str) -> Reads:
+        return "prompt" if layer.endswith(self.targets[KEYS_VALUES]) else "picture"
+
+    def readers(self, pipeline: Any) -> dict[str, nn.Module]:
+        modules = self.denoiser(pipeline).named_modules()
+        return {name: module for name, module in modules if name.endswith(_READER)}
+
+    def state_width(self, pipeline: Any) -> int:
+        return int(pipeline.unet.config.cross_attention_dim)
+
+    def spoken_rows(self, rows: int, prompts: int) -> slice:
+        return slice(rows - prompts, rows)  # the negative prompts come first
+
+    def objective(self, pipeline: Any) -> Objective:
+        schedule = pipeline.scheduler
+        return of_schedule(schedule.alphas_cumprod, schedule.config.prediction_type)
+
+    def size(self, pipeline: Any) -> Size:
+        side = int(pipeline.unet.config.sample_size * pipeline.vae_scale_factor)
+        return side, side
+
+    def multiple(self, pipeline: Any) -> int:
+        return int(pipeline.vae_scale_factor)
+
+    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        factor = pipeline.vae.config.scaling_factor
+        posterior = pipeline.vae.encode(pictures).latent_dist
+        return posterior.mean * factor, posterior.std * factor
+
+    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
+        pictures: Tensor = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
+        return pictures
+
+    def predict(
+        self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
+    ) -> Tensor:
+        with self.reading(pipeline, conditioning.by_layer, len(noised)):
+            said: Tensor = pipeline.unet(
+                noised,
+                t,
+                encoder_hidden_states=conditioning.states,
+                added_cond_kwargs=self.beside(pipeline, conditioning, size),
+            ).sample
+        return said
+
+    def beside(
+        self, pipeline: Any, conditioning: Conditioning, size: Size
+    ) -> dict[str, Tensor] | None:
+        """What the U-Net is given beside states and time."""
+        return None
+
+    @contextmanager
+    def reading(self, pipeline: Any, by_layer: Tensor, prompts: int) -> Iterator[None]:
+        def hook_of(own: Tensor) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+            def hook(
+                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+            ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+                given = kwargs["encoder_hidden_states"]
+                rows = self.spoken_rows(len(given), prompts)
+                states = torch.cat([given[: rows.start], own.to(given), given[rows.stop :]])
+                return args, {**kwargs, "encoder_hidden_states": states}
+
+            return hook
+
+        modules = self.readers(pipeline).values() if len(by_layer) > 1 else ()
+        handles = [
+            module.register_forward_pre_hook(hook_of(own), with_kwargs=True)
+            for module, own in zip(modules, by_layer, strict=bool(modules))
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def attending(
+        self, pipeline: Any, regions: Sequence[RegionKeys], prompts: int, size: Size
+    ) -> AbstractContextManager[None]:
+        def rows(of: int) -> slice:
+            return self.spoken_rows(of, prompts)
+
+        side = pipeline.vae_scale_factor
+        latents = (size[0] // side, size[1] // side)
+        return attending(self.readers(pipeline), regions, rows, latents)

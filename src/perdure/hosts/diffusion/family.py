@@ -1,0 +1,174 @@
+"""What a family of pipelines answers: everything that differs from one architecture to the next.
+
+One file of `families/` is one family. Nothing else knows how a pipeline is made inside.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from torch import Tensor, nn
+
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
+from perdure.hosts.diffusion.objective import Objective
+from perdure.hosts.diffusion.tokens import Vocabulary
+from perdure.hosts.frozen import Layer, Reads
+
+__all__ = ["KEYS_VALUES", "Family", "Size"]
+
+KEYS_VALUES = "keys-values"
+"""The default set of target layers, a part of every other one."""
+
+Size = tuple[int, int]
+"""Width and height of a picture in pixels."""
+
+
+class Family(ABC):
+    """One architecture of pipeline. It holds nothing; the pipeline is always the first argument."""
+
+    title: ClassVar[str]
+    pipelines: ClassVar[tuple[str, ...]]
+    """Class names in `model_index.json`, the first also that of a hub id."""
+    component: ClassVar[str]
+    """The pipeline's part that denoises and holds the target layers."""
+    encoders: ClassVar[Mapping[str, str]]
+    """Text encoder -> its tokenizer, both by the pipeline's names for them."""
+    autoencoder: ClassVar[str] = "vae"
+    targets: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Set of target layers -> how their names end; every linear and convolution where empty."""
+
+    # Opening
+
+    def pipeline_class(self, name: str) -> Any:
+        """The class to open a pipeline with."""
+        return getattr(diffusers, name)
+
+    def arguments(self) -> dict[str, Any]:
+        """What its `from_pretrained` is given beside the rest."""
+        return {}
+
+    def check(self, pipeline: Any) -> None:
+        """PerdureError where a part is missing or of a kind that cannot be taught."""
+        for part in (self.component, self.autoencoder, *self.encoders, *self.encoders.values()):
+            if getattr(pipeline, part, None) is None:
+                raise PerdureError(
+                    f"The base has no {part}, without which it cannot be taught: download it whole."
+                )
+
+    def prepare(self, pipeline: Any, device: torch.device) -> None:
+        """Settings that make the frozen model faster on a device; none unless overridden."""
+
+    def denoiser(self, pipeline: Any) -> nn.Module:
+        """The module that holds the target layers."""
+        module = getattr(pipeline, self.component)
+        assert isinstance(module, nn.Module)
+        return module
+
+    def frozen(self, pipeline: Any) -> list[nn.Module]:
+        """Every module that must not train."""
+        parts = (self.component, self.autoencoder, *self.encoders)
+        return [getattr(pipeline, part) for part in parts]
+
+    def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
+        """Every text encoder with its tokenizer, in the order of their parts in a token."""
+        return [Vocabulary(pipeline, name, tok) for name, tok in self.encoders.items()]
+
+    # Target layers
+
+    def layers(self, pipeline: Any, targets: str) -> dict[str, Layer]:
+        """Name -> layer of one of the sets, in the denoiser's own order."""
+        ends = self.targets[targets]
+        return {
+            name: Layer(module, self.reads(name))
+            for name, module in self.denoiser(pipeline).named_modules()
+            if isinstance(module, nn.Linear | nn.Conv2d) and (not ends or name.endswith(ends))
+        }
+
+    @abstractmethod
+    def reads(self, layer: str) -> Reads:
+        """What the layer of this name reads."""
+
+    def readers(self, pipeline: Any) -> dict[str, nn.Module]:
+        """Name -> module, in order, of those that read the encoders' states, L of them; empty where
+        the text is a stream that each block changes."""
+        return {}
+
+    # Prompts
+
+    @abstractmethod
+    def state_width(self, pipeline: Any) -> int:
+        """Width d of the states."""
+
+    @abstractmethod
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
+        """Prompts through the pipeline's own `encode_prompt`, with a graph where rows train."""
+
+    @abstractmethod
+    def encode_negative(
+        self, pipeline: Any, prompts: Sequence[str], positive: Encoded
+    ) -> Encoded | None:
+        """What guidance steps away from; as the pipeline does where a prompt is empty."""
+
+    @abstractmethod
+    def spoken_rows(self, rows: int, prompts: int) -> slice:
+        """Of so many rows of a pass, those of the N prompts, and not of the negative ones."""
+
+    # Latents
+
+    @abstractmethod
+    def objective(self, pipeline: Any) -> Objective:
+        """What the denoiser predicts."""
+
+    @abstractmethod
+    def size(self, pipeline: Any) -> Size:
+        """The base's own size of pictures."""
+
+    @abstractmethod
+    def multiple(self, pipeline: Any) -> int:
+        """What width and height must be multiples of."""
+
+    @abstractmethod
+    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents of pictures (N, 3, H, W) in [-1, 1]."""
+
+    @abstractmethod
+    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W), about in [-1, 1], of latents."""
+
+    # Denoising
+
+    @abstractmethod
+    def predict(
+        self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
+    ) -> Tensor:
+        """What the denoiser says of noised latents of pictures of a size, shaped like them."""
+
+    @abstractmethod
+    def draw(
+        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
+    ) -> Any:
+        """The stock pipeline's call; ``arguments`` are those that all pipelines know."""
+
+    def reading(
+        self, pipeline: Any, by_layer: Tensor, prompts: int
+    ) -> AbstractContextManager[None]:
+        """A block in which each of `readers` reads its own of states (L, N, P, d); nothing changes
+        where L is 1."""
+        assert len(by_layer) == 1, f"{self.title} has no layers that read a prompt each their own"
+        return nullcontext()
+
+    def attending(
+        self, pipeline: Any, regions: Sequence[Any], prompts: int, size: Size
+    ) -> AbstractContextManager[None]:
+        """A block in which boxes attend to phrases of their own: see `regional.py`."""
+        if regions:
+            raise PerdureError(
+                f"Boxes are not drawn on {self.title} yet: leave --box out, or choose another base."
+            )
+        return nullcontext()

@@ -1,0 +1,204 @@
+"""The frozen pipeline: open it, say what it is, and change it for a while by a session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perdure.adapters import Token
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.hosts.diffusion.identity import BaseIdentity
+from perdure.hosts.diffusion.opening import opened
+from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.tokens import Tokens
+from perdure.hosts.frozen import Frozen, Layer
+from perdure.quiet import quietly
+
+__all__ = ["Base"]
+
+_ORDINARY = (
+    "a photo of a person",
+    "a photo of a dog in the snow",
+    "a drawing of a house",
+    "a painting of a tree at night",
+)
+"""Prompts whose states say how large states are."""
+
+
+class Base(Frozen):
+    """A frozen pipeline of one of the families. It changes only within a `session`."""
+
+    def __init__(
+        self,
+        pipeline: Any,
+        family: Family,
+        *,
+        name: str,
+        encoder: str,
+        encoder_name: str | None = None,
+        hints: Mapping[str, Any] | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        """
+        Args:
+            pipeline: of diffusers.
+            family: its family.
+            name: what results call it.
+            encoder: folder or hub id of the metric encoder that goes with this base.
+            encoder_name: what results call it where it is the base's own: as the base. None is its
+                folder or id.
+            hints: what the base's own `perdure.json` advises: `learning` for all methods and
+                `learning_of` one, `methods` (their options), `drawing`, `psnr`.
+            device: where it computes; the CPU by default.
+        """
+        super().__init__()
+        self.pipeline, self.family, self.name = pipeline, family, name
+        self.encoder, self.encoder_name = encoder, encoder_name
+        self.hints: Mapping[str, Any] = hints or {}
+        self.device = device or torch.device("cpu")
+        for module in family.frozen(pipeline):
+            module.requires_grad_(False).eval()
+        self.aim(KEYS_VALUES)
+        self.tokens = Tokens(
+            family.vocabularies(pipeline), state_width=family.state_width(pipeline)
+        )
+        self.objective = family.objective(pipeline)
+        self._lock = threading.Lock()
+        self._user: int | None = None
+
+    @classmethod
+    def open(
+        cls,
+        name: str | Path = "smallworld",
+        *,
+        device: str | torch.device | None = None,
+        encoder: str | None = None,
+    ) -> Base:
+        """Open `smallworld`, a diffusers folder, or a hub id of one of the families.
+
+        Args:
+            name: which base.
+            device: defaults to the accelerator where there is one, else the CPU.
+            encoder: the metric encoder's folder or hub id. Defaults to what the folder's
+                `perdure.json` names, else to `openai/clip-vit-large-patch14`.
+
+        Raises PerdureError where the folder is missing, is no diffusers folder, is of another
+        family, or lacks a part.
+        """
+        what = opened(name, device)
+        return cls(
+            what.pipeline,
+            what.family,
+            name=what.name,
+            encoder=encoder or what.encoder,
+            encoder_name=what.name if what.own_encoder and not encoder else None,
+            hints=what.hints,
+            device=what.device,
+        )
+
+    @contextmanager
+    def session(
+        self,
+        *,
+        targets: str = KEYS_VALUES,
+        tokens: Mapping[str, Token] | None = None,
+        deltas: Mapping[str, Tensor] | None = None,
+    ) -> Iterator[Session]:
+        """A block in which this base is one's own; afterwards it is what it was, to the bit.
+
+        Args:
+            targets: the set of target layers.
+            tokens: the concepts that can be spoken of.
+            deltas: what is folded, by layer.
+
+        Another thread waits until the block ends. RuntimeError where the same thread asks again
+        inside it, which would wait for ever.
+        """
+        if self._user == threading.get_ident():
+            raise RuntimeError("this base is in use by a session of this very thread: end it first")
+        with self._lock:
+            self._user = threading.get_ident()
+            try:
+                self.aim(targets)
+                session = Session(self)
+                session.speak(tokens or {})
+                session.fold(deltas or {})
+                yield session
+            finally:
+                self.fold({})
+                self.tokens.set({})
+                self._user = None
+
+    def named(self, targets: str) -> Mapping[str, Layer]:
+        return self.family.layers(self.pipeline, targets)
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """The module that holds the target layers."""
+        return self.family.denoiser(self.pipeline)
+
+    @property
+    def readers(self) -> int:
+        """How many modules read the encoders' states; 0 where the text is a stream."""
+        return len(self.family.readers(self.pipeline))
+
+    @property
+    def size(self) -> Size:
+        """Width and height of its pictures in pixels."""
+        return self.family.size(self.pipeline)
+
+    @cached_property
+    def identity(self) -> BaseIdentity:
+        """Name and hash: sha256 of keys and values, token tables and what the base predicts."""
+        digest = hashlib.sha256(self.objective.prediction.encode())
+        keys_values = self.named(KEYS_VALUES)  # in every set
+        weights = [(name, self.pristine[name]) for name in keys_values]
+        for vocabulary in self.tokens.vocabularies:
+            weights.append(("tokens", vocabulary.table.weight[: vocabulary.own]))
+        for name, tensor in weights:
+            digest.update(json.dumps([name, list(tensor.shape)]).encode())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+        return BaseIdentity(name=self.name, hash=digest.hexdigest())
+
+    def stock(self, folder: Path | str) -> Any:
+        """The stock loader's pipeline of a folder of this family, on the same device."""
+        kind = self.family.pipeline_class(type(self.pipeline).__name__)
+        with quietly():
+            pipeline = kind.from_pretrained(folder, use_safetensors=True, **self.family.arguments())
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(self.device)
+
+    @cached_property
+    def state_scale(self) -> float:
+        """`std(states) / std(rows of the first table)`, over the words of ordinary prompts."""
+        vocabulary = self.tokens.vocabularies[0]
+        with torch.no_grad():
+            states = self.family.encode(self.pipeline, _ORDINARY).states.float()
+        ends = vocabulary.ends(vocabulary.ids(_ORDINARY))
+        words = torch.cat([of[1:end] for of, end in zip(states, ends, strict=True)])
+        return float(words.std()) / vocabulary.scale
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (N, C, h, w) of the latents of pictures (N, 3, H, W) in [-1, 1]."""
+        parts = [
+            self.family.to_latents(self.pipeline, part.to(self.device))
+            for part in pictures.split(4)
+        ]
+        means, deviations = zip(*parts, strict=True)
+        return torch.cat(means), torch.cat(deviations)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) in [-1, 1] of latents (N, C, h, w)."""
+        parts = [self.family.to_pictures(self.pipeline, z) for z in latents.split(4)]
+        return torch.cat(parts).clamp(-1, 1)

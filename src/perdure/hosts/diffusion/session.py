@@ -1,0 +1,210 @@
+"""What is folded, attached and spoken on a base for as long as a block lasts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
+from perdure.adapters.prompts import STATE
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
+from perdure.hosts.diffusion.family import Size
+from perdure.hosts.diffusion.regional import Box, RegionKeys, keys_and_values
+from perdure.hosts.frozen import adding
+from perdure.quiet import quietly
+
+if TYPE_CHECKING:
+    from perdure.hosts.diffusion.host import Base
+
+__all__ = ["Session"]
+
+
+class Session:
+    """The one way to change a base; `Base.session` makes it and puts the base back afterwards."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._ahead: dict[str, Encoded] = {}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Target layer -> (d_out, d_in)."""
+        return self.base.shapes
+
+    def speak(self, tokens: Mapping[str, Token]) -> None:
+        """Make exactly these concepts known; PerdureError where one was learned on another base."""
+        self.base.tokens.set(tokens)
+        self._ahead.clear()
+
+    def fold(self, deltas: Mapping[str, Tensor]) -> None:
+        """Make the weights `W_init + dW`; `{}` is the base itself."""
+        self.base.fold(deltas)
+
+    def attached(self, deltas: Mapping[str, Delta]) -> AbstractContextManager[None]:
+        """A block in which these deltas run live."""
+        return self.base.attached(deltas)
+
+    # Prompts
+
+    def encode_ahead(self, prompts: Sequence[str]) -> None:
+        """Encode prompts once and for all, fp32, without a graph: as long as the same concepts are
+        spoken of, `conditioning` runs no text encoder for them. Only states may train then."""
+        texts = list(dict.fromkeys(prompts))
+        with torch.no_grad():
+            encoded = self._encode(texts, self.base.tokens.known, 0)
+        for place, text in enumerate(texts):
+            self._ahead[text] = encoded.at(torch.tensor([place]))
+
+    def conditioning(
+        self, prompts: Sequence[str], trained: Mapping[str, Token] | None = None
+    ) -> Conditioning:
+        """What these prompts are to the denoiser; ``trained`` tokens stand in for those known.
+
+        A prompt that stands there several times is encoded once, and where a word has rows for
+        several layers, once for each of them.
+        """
+        tokens = self.base.tokens
+        known = {**tokens.known, **(trained or {})}
+        ids = torch.cat([v.ids(prompts) for v in tokens.vocabularies], dim=1)
+        own = ids[:, : tokens.vocabularies[0].tokenizer.model_max_length]
+        spoken, ends = tokens.places(own), tokens.vocabularies[0].ends(own)
+        once, place = torch.unique(ids, dim=0, return_inverse=True)
+        places = place.tolist()
+        texts = [prompts[places.index(k)] for k in range(len(once))]
+        named = {name for said in spoken for name, _ in said}
+        layers = max((len(known[name].rows) for name in named), default=1)
+        by_layer, beside = [], None
+        for layer in range(layers):
+            if all(text in self._ahead for text in texts):
+                parts = [self._ahead[text] for text in texts]
+                encoded = _joined(parts)
+            else:
+                encoded = self._encode(texts, known, layer)
+            encoded = encoded.at(place.to(encoded.states.device))
+            by_layer.append(_with_states(encoded.states, spoken, known, layer))
+            beside = beside or encoded.beside
+        states = by_layer[0] if layers == 1 else torch.stack(by_layer).mean(dim=0)
+        return Conditioning(
+            states=states,
+            beside=beside or {},
+            prompts=Prompts(states=states, spoken=spoken, ends=ends),
+            by_layer=states[None] if layers == 1 else torch.stack(by_layer),
+        )
+
+    def _encode(self, texts: Sequence[str], known: Mapping[str, Token], layer: int) -> Encoded:
+        with self.base.tokens.serving(known, layer):
+            return self.base.family.encode(self.base.pipeline, texts)
+
+    # Denoising
+
+    def predict(self, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size) -> Tensor:
+        """What the denoiser says of noised latents of pictures of a size, shaped like them."""
+        base = self.base
+        return base.family.predict(base.pipeline, noised, t.to(noised.device), conditioning, size)
+
+    def added(self, deltas: Sequence[PromptDelta], prompts: Prompts) -> dict[str, Tensor]:
+        """What these deltas add to the layers' outputs, computed once a prompt: see `outputs`."""
+        return outputs(deltas, prompts.states)
+
+    @torch.no_grad()
+    def region(self, box: Box, conditioning: Conditioning, added: Mapping[str, Tensor]) -> Any:
+        """A box that attends to one phrase, by what is folded now: for `draw`."""
+        readers = self.base.family.readers(self.base.pipeline)
+        states = conditioning.by_layer[:, 0]
+        return RegionKeys(box, keys_and_values(readers, states, added))
+
+    @torch.no_grad()
+    def draw(
+        self,
+        prompts: Sequence[str],
+        *,
+        seeds: Sequence[int],
+        negative: str = "",
+        size: Size | None = None,
+        added: Mapping[str, Tensor] | None = None,
+        by_layer: Tensor | None = None,
+        regions: Sequence[RegionKeys] = (),
+        **arguments: Any,
+    ) -> Any:
+        """The stock pipeline's pictures (or latents, with `output_type="latent"`), one a prompt.
+
+        All prompts are encoded as they stand, in one batch: the stock pipeline's own bits.
+
+        Args:
+            prompts: N of them.
+            seeds: of each picture.
+            negative: what no picture should show.
+            size: of the pictures; the base's own by default.
+            added: see `added`, of these prompts.
+            by_layer: (L, N, P, d), where layers read the prompts each their own way.
+            regions: see `region`.
+            arguments: of the pipeline, such as `num_inference_steps`.
+        """
+        base, count = self.base, len(prompts)
+        family, pipeline = base.family, base.pipeline
+        width, height = size or base.size
+        with base.autocast():
+            known = base.tokens.known
+            positive = self._spoken(prompts, self._encode(prompts, known, 0))
+            with base.tokens.serving(known):
+                against = family.encode_negative(pipeline, [negative] * count, positive)
+            if against is not None:
+                against = self._spoken([negative] * count, against)
+            read = positive.states[None] if by_layer is None else by_layer
+            with (
+                adding(base.layers, added or {}, lambda rows: family.spoken_rows(rows, count)),
+                family.reading(pipeline, read, count),
+                family.attending(pipeline, regions, count, (width, height)),
+            ):
+                return family.draw(
+                    pipeline,
+                    positive,
+                    against,
+                    generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                    width=width,
+                    height=height,
+                    **arguments,
+                )
+
+    def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
+        """With the states of concepts whose tokens are states in their places."""
+        tokens = self.base.tokens
+        spoken = tokens.places(tokens.vocabularies[0].ids(prompts))
+        states = _with_states(encoded.states, spoken, tokens.known, 0)
+        return Encoded(states=states, beside=encoded.beside)
+
+    def save(self, folder: Path) -> None:
+        """Write the pipeline as a diffusers folder: what is folded in its weights, the words in its
+        tokenizers and tables. PerdureError where a token is a state."""
+        with self.base.tokens.written(), quietly():
+            self.base.pipeline.save_pretrained(folder, safe_serialization=True)
+
+
+def _joined(parts: Sequence[Encoded]) -> Encoded:
+    return Encoded(
+        states=torch.cat([part.states for part in parts]),
+        beside={key: torch.cat([p.beside[key] for p in parts]) for key in parts[0].beside},
+    )
+
+
+def _with_states(
+    states: Tensor,
+    spoken: Sequence[Sequence[tuple[str, int]]],
+    known: Mapping[str, Token],
+    layer: int,
+) -> Tensor:
+    """States (N, P, d) with those of concepts whose tokens are states in their places."""
+    changed = states
+    for n, said in enumerate(spoken):
+        for name, place in said:
+            token = known[name]
+            if token.kind == STATE:
+                changed = states.clone() if changed is states else changed
+                rows = token.parts[STATE]
+                changed[n, place] = rows[layer if len(rows) > 1 else 0].to(states)
+    return changed
