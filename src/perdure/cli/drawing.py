@@ -79,7 +79,7 @@ def export(
     painter.save_folded(out, spoken=concept or ())
     console.print(f"{out}: open it with StableDiffusionPipeline.from_pretrained")
     if check:
-        names = list(concept or painter.rows)[-2:]
+        names = list(concept or painter.tokens)[-2:]
         largest = stock_difference(painter, out, [f"a photo of <{name}>" for name in names])
         console.print(
             f"Checked: the stock pipeline draws {' and '.join(f'<{name}>' for name in names)} as "

@@ -18,7 +18,7 @@ from perdure.bank import Bank
 from perdure.drawing.regions import Region
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.session import Boxed, Session
 from perdure.hosts.diffusion.tokens import known_in, spoken_in
 from perdure.methods import Deltas, Together, build
 from perdure.totals import kept_of
@@ -149,7 +149,10 @@ class Painter:
     @torch.no_grad()
     def _by_layer(self, session: Session, prompts: Sequence[str]) -> Tensor | None:
         """What each reader reads, where tokens have a row for each of them."""
-        return session.conditioning(prompts).by_layer if self.method.layerwise else None
+        if not self.method.layerwise:
+            return None
+        with self.base.autocast():
+            return session.conditioning(prompts).by_layer
 
     @torch.no_grad()
     def _added(self, session: Session, prompts: Sequence[str]) -> Deltas:
@@ -159,7 +162,7 @@ class Painter:
         said = session.conditioning(prompts).prompts
         return session.added(self.method.in_prompts(self.kept, said), said)
 
-    def _region(self, session: Session, region: Region) -> object:
+    def _region(self, session: Session, region: Region) -> Boxed:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
         said = session.conditioning([region.phrase])

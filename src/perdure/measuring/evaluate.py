@@ -137,14 +137,16 @@ def evaluate(
     for task, record in enumerate(bank.tasks):
         painter = Painter(base, bank, upto=task + 1)
         cells: dict[str, dict[str, float | None]] = {}
-        progress(f"drawing {len(painter.rows)} concepts as they were after <{record.concepts[0]}>")
+        progress(
+            f"drawing {len(painter.tokens)} concepts as they were after <{record.concepts[0]}>"
+        )
         at_end = task == len(bank.tasks) - 1
         apart: float | None = None
         whole = moments == "all" or at_end or is_milestone(task + 1)
         if whole:
             drift = encoder.pictures(drawings.draw(painter, [*ORDINARY, *ORDINARY], seeds))
             apart = float(1 - (drift * ordinary).sum(1).mean())
-        for name in painter.rows:
+        for name in painter.tokens:
             if not whole and name not in record.concepts:
                 continue
             spoken = (phrases or {}).get(name, "{}").format(f"<{name}>")

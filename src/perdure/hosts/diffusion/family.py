@@ -61,7 +61,7 @@ class Family(ABC):
                     f"The base has no {part}, without which it cannot be taught: download it whole."
                 )
 
-    def prepare(self, pipeline: Any, device: torch.device) -> None:
+    def prepare(self, pipeline: Any, device: torch.device) -> None:  # noqa: B027
         """Settings that make the frozen model faster on a device; none unless overridden."""
 
     def denoiser(self, pipeline: Any) -> nn.Module:

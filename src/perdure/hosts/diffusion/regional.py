@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Box", "RegionKeys", "attending", "keys_and_values", "mask"]
+__all__ = ["Box", "Boxed", "attending", "keys_and_values", "mask"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, as shares of the picture's sides in [0, 1]."""
 
 
 @dataclass(frozen=True, eq=False)
-class RegionKeys:
+class Boxed:
     """A box and, for each cross-attention, the keys and values (P, d) of its phrase."""
 
     box: Box
@@ -77,7 +77,7 @@ def keys_and_values(
 @contextmanager
 def attending(
     readers: Mapping[str, Any],
-    regions: Sequence[RegionKeys],
+    regions: Sequence[Boxed],
     rows: Callable[[int], slice],
     latents: tuple[int, int],
 ) -> Iterator[None]:
@@ -103,7 +103,7 @@ class _Regional:
 
     def __init__(
         self,
-        regions: Sequence[RegionKeys],
+        regions: Sequence[Boxed],
         name: str,
         rows: Callable[[int], slice],
         latents: tuple[int, int],

@@ -14,14 +14,14 @@ from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import Size
-from perdure.hosts.diffusion.regional import Box, RegionKeys, keys_and_values
+from perdure.hosts.diffusion.regional import Box, Boxed, keys_and_values
 from perdure.hosts.frozen import adding
 from perdure.quiet import quietly
 
 if TYPE_CHECKING:
     from perdure.hosts.diffusion.host import Base
 
-__all__ = ["Session"]
+__all__ = ["Boxed", "Session"]
 
 
 class Session:
@@ -112,11 +112,11 @@ class Session:
         return outputs(deltas, prompts.states)
 
     @torch.no_grad()
-    def region(self, box: Box, conditioning: Conditioning, added: Mapping[str, Tensor]) -> Any:
+    def region(self, box: Box, conditioning: Conditioning, added: Mapping[str, Tensor]) -> Boxed:
         """A box that attends to one phrase, by what is folded now: for `draw`."""
         readers = self.base.family.readers(self.base.pipeline)
         states = conditioning.by_layer[:, 0]
-        return RegionKeys(box, keys_and_values(readers, states, added))
+        return Boxed(box, keys_and_values(readers, states, added))
 
     @torch.no_grad()
     def draw(
@@ -128,7 +128,7 @@ class Session:
         size: Size | None = None,
         added: Mapping[str, Tensor] | None = None,
         by_layer: Tensor | None = None,
-        regions: Sequence[RegionKeys] = (),
+        regions: Sequence[Boxed] = (),
         **arguments: Any,
     ) -> Any:
         """The stock pipeline's pictures (or latents, with `output_type="latent"`), one a prompt.

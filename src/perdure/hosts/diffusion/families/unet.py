@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from perdure.hosts.diffusion.conditioning import Conditioning
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
 from perdure.hosts.diffusion.objective import Objective, of_schedule
-from perdure.hosts.diffusion.regional import RegionKeys, attending
+from perdure.hosts.diffusion.regional import Boxed, attending
 from perdure.hosts.frozen import Reads
 
 __all__ = ["UNet"]
@@ -114,7 +114,7 @@ class UNet(Family):
                 handle.remove()
 
     def attending(
-        self, pipeline: Any, regions: Sequence[RegionKeys], prompts: int, size: Size
+        self, pipeline: Any, regions: Sequence[Boxed], prompts: int, size: Size
     ) -> AbstractContextManager[None]:
         def rows(of: int) -> slice:
             return self.spoken_rows(of, prompts)
