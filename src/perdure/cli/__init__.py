@@ -19,6 +19,8 @@ from perdure.errors import PerdureError
 
 __all__ = ["app", "main"]
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     help="Teach one text-to-image model concept after concept; it keeps them all.",
     no_args_is_help=True,
@@ -45,18 +47,30 @@ def main() -> None:
     """Entry point: what the user can mend is one sentence and exit status 2."""
     _quiet()
     try:
-        app()
+        status = app(standalone_mode=False)
     except PerdureError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"perdure: {error}", markup=False
-        )
-        sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print(
+        status = _say(f"perdure: {error}", status=2)
+    except typer.TyperException as error:
+        status = _say(_misspelt(error), status=2)
+    if status == _INTERRUPTED:
+        _say(
             "Interrupted; nothing is lost. Go on with the same command, or after `perdure learn` "
             "with `perdure learn --resume`."
         )
-        sys.exit(130)
+    sys.exit(status)
+
+
+def _say(sentence: str, *, status: int = 0) -> int:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(sentence, markup=False)
+    return status
+
+
+def _misspelt(error: typer.TyperException) -> str:
+    """Of a verb or an option that is none, or lacks its value; where none was named, the help."""
+    message, context = error.format_message(), getattr(error, "ctx", None)
+    if "\n" in message or context is None:
+        return message
+    return f"perdure: {message.rstrip('.')}: see `{context.command_path} --help`."
 
 
 def _quiet() -> None:
