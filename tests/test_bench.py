@@ -88,7 +88,7 @@ def test_two_concepts_of_one_name_are_refused() -> None:
 def test_the_grid_has_a_cell_a_method_choice_order_and_seed(tmp_path: Path) -> None:
     cells = cells_of(
         people(3),
-        methods=["lora", "c-lora"],
+        method=["lora", "c-lora"],
         out=tmp_path,
         work=tmp_path / "work",
         seeds=2,
@@ -100,7 +100,7 @@ def test_the_grid_has_a_cell_a_method_choice_order_and_seed(tmp_path: Path) -> N
     assert cells[-1].record.name == "c-lora-lr=0.2-method.rank=4-seed1-order1.json"
     assert cells[0].options == {"rank": 4} and cells[0].settings == {"lr": 0.1}
     with pytest.raises(PerdureError, match="no method 'clora'.*c-lora"):
-        cells_of(people(3), methods=["clora"], out=tmp_path, work=tmp_path)
+        cells_of(people(3), method=["clora"], out=tmp_path, work=tmp_path)
 
 
 def test_a_failed_cell_is_named_and_the_others_finish(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
         (["people-7"], "no stream 'people-7'"),
         ([], "Which stream"),
         (["people-5", "--vary", "lr"], "has no values"),
-        (["people-5", "--methods", "clora"], "no method 'clora'"),
+        (["people-5", "--method", "clora"], "no method 'clora'"),
     ],
 )
 def test_bad_words_get_one_sentence(arguments: list[str], sentence: str, tmp_path: Path) -> None:

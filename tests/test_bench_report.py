@@ -188,7 +188,7 @@ def test_the_command_of_a_stream_of_photographs_names_its_layout(tmp_path: Path)
     asked = {"base": "models/sd15", "encoder": "models/my clip", "pictures": 8, "pairs": 1}
     record(tmp_path, stream=stream, asked=asked)
     (command,) = commands(read_results(tmp_path))
-    assert command.startswith("perdure bench folders --photos FOLDER --methods lora")
+    assert command.startswith("perdure bench folders --photos FOLDER --method lora")
     assert command.endswith("--base models/sd15 --encoder 'models/my clip'")
 
 
@@ -354,8 +354,8 @@ def test_the_page_is_well_formed_complete_and_alone(folder: Path) -> None:
     for title in ("LoRA, sequential", "C-LoRA"):
         assert shown.words.count(title) >= 6
     words = " ".join(shown.words.split())
-    assert "perdure bench people-3 --methods lora --seeds 3 --pictures 8 --pairs 1" in words
-    assert "--methods c-lora --seeds 3 --orders 2" in words
+    assert "perdure bench people-3 --method lora --seeds 3 --pictures 8 --pairs 1" in words
+    assert "--method c-lora --seeds 3 --orders 2" in words
     assert "0123456789abcdef" in words and "torch" in words and "2.13.0" in words
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from grid_cells import Sleep, count
+from perdure.base.base import Base
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.benchmarks.runner import run_grid
 from perdure.errors import PerdureError
 from perdure.learning.learn import learn
@@ -46,7 +46,7 @@ def nothing_runs_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_grid_runs_on_a_cluster_and_names_what_failed(address: str, tmp_path: Path) -> None:
     cells = [Sleep(record=tmp_path / f"{k}.json", fails=k == 1) for k in range(3)]
     with pytest.raises(PerdureError, match=r"1 of 3 runs failed: 1 \(The picture is broken"):
-        run_grid(cells, count, ray_address=address)
+        run_grid(cells, count, ray=address)
     assert {path.name for path in tmp_path.glob("*.json")} == {"0.json", "2.json"}
 
 
@@ -62,7 +62,7 @@ def test_concepts_learned_on_a_cluster_are_those_learned_here(
         "steps": 3,
         "checkpoint_every": 1,
     }
-    learn_many(str(tiny), tmp_path / "cluster", pictures, ray_address=address, **settings)
+    learn_many(str(tiny), tmp_path / "cluster", pictures, ray=address, **settings)
     base = Base.open(tiny, device="cpu")
     for name, source in pictures.items():
         learn(base, tmp_path / "here", {name: source}, **settings)
@@ -78,4 +78,4 @@ def test_concepts_learned_on_a_cluster_are_those_learned_here(
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     ray.shutdown()
     with pytest.raises(PerdureError, match="no Ray cluster at '127.0.0.1:9'"):
-        run_grid([Sleep(record=tmp_path / "0.json")], count, ray_address="127.0.0.1:9")
+        run_grid([Sleep(record=tmp_path / "0.json")], count, ray="127.0.0.1:9")

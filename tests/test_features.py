@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from perdure.errors import PerdureError
-from perdure.measuring import MetricEncoder
+from perdure.measuring.features import MetricEncoder
 
 SIDE = 16
 

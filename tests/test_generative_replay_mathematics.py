@@ -8,18 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from perdure.base.base import Base
 from torch import Tensor
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.learning import learn as teaching
 from perdure.learning import loop
+from perdure.learning.advice import make_settings
 from perdure.learning.drawn import Replay, replayed
 from perdure.learning.latents import Latents
 from perdure.learning.learn import learn
 from perdure.learning.loop import train
-from perdure.learning.settings import LearnSettings, make_settings
+from perdure.learning.settings import LearnSettings
 from perdure.methods import Kept, Learner, Method, build
 from perdure.randomness import seed_of
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from perdure.base.base import Base
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.errors import PerdureError
 from perdure.learning.learn import discard, interrupted, learn, resume
 from perdure.learning.many import learn_many, resume_many
@@ -148,4 +148,4 @@ def test_without_ray_a_cluster_is_refused_in_a_sentence(
     monkeypatch.setitem(sys.modules, "ray", None)
     settings = asked("lora-independent")
     with pytest.raises(PerdureError, match=r"perdure\[ray\]"):
-        learn_many(opener, tmp_path, {"ada": drawings / "ada"}, ray_address="auto", **settings)
+        learn_many(opener, tmp_path, {"ada": drawings / "ada"}, ray="auto", **settings)

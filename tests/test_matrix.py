@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from perdure.measuring import (
+from perdure.measuring.matrix import (
     DEFINITIONS,
     DERIVED,
     TaskMatrix,

@@ -306,7 +306,7 @@ def test_a_run_over_folders_writes_its_record(tiny: Path, drawings: Path, tmp_pa
     stream = photographed("folders", root)
     (cell,) = cells_of(
         stream,
-        methods=["lora"],
+        method=["lora"],
         out=tmp_path / "out",
         work=tmp_path / "work",
         vary={"steps": [2]},

@@ -10,19 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from perdure.measuring import (
-    Column,
+from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.report import (
     Concept,
     Figure,
     MethodResult,
     Report,
     Shot,
     Strip,
-    TaskMatrix,
-    markdown_table,
     render_report,
     write_report,
 )
+from perdure.measuring.tables import Column, markdown_table
 
 NASTY = 'rex <script>alert("&")</script>'
 VOID = {"meta", "img", "br", "link", "input", "hr", "line", "circle", "path"}

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from perdure.measuring import (
+from perdure.measuring.scores import (
     SCORES,
     auc,
     clip_score_cifc,

@@ -14,7 +14,8 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from perdure.measuring import MetricEncoder, frechet, mmd
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.scores import frechet, mmd
 from perdure.smallworld import quality as q
 from perdure.smallworld import recognition as r
 from perdure.smallworld import world

@@ -1,64 +1,79 @@
 """Teach one text-to-image model concept after concept; it keeps them all.
 
 The public names are imported when they are first used, so that `perdure list` need not wait for
-torch.
+all of torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import builtins
+from typing import TYPE_CHECKING
+
+from perdure.lazily import lazily
 
 if TYPE_CHECKING:
     from perdure.bank import Bank
+    from perdure.bank_listing import list_concepts as list
+    from perdure.bank_listing import show
+    from perdure.drawing.export import export
     from perdure.drawing.painter import Painter, draw
+    from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
     from perdure.hosts.diffusion.host import Base
     from perdure.learning.learn import learn, resume
     from perdure.learning.many import learn_many, resume_many
+    from perdure.learning.removal import remove
     from perdure.learning.settings import LearnSettings
     from perdure.measuring.evaluate import evaluate
     from perdure.measuring.features import MetricEncoder
+    from perdure.measuring.settings import EvaluateSettings
     from perdure.methods import METHODS
 
 __all__ = [
     "METHODS",
     "Bank",
     "Base",
+    "DrawSettings",
+    "EvaluateSettings",
     "LearnSettings",
     "MetricEncoder",
     "Painter",
     "PerdureError",
     "draw",
     "evaluate",
+    "export",
     "learn",
     "learn_many",
+    "list",
+    "remove",
     "resume",
     "resume_many",
+    "show",
 ]
 
-_HOMES = {
-    "METHODS": "perdure.methods",
-    "Bank": "perdure.bank",
-    "Base": "perdure.hosts.diffusion.host",
-    "LearnSettings": "perdure.learning.settings",
-    "MetricEncoder": "perdure.measuring.features",
-    "Painter": "perdure.drawing.painter",
-    "PerdureError": "perdure.errors",
-    "draw": "perdure.drawing.painter",
-    "evaluate": "perdure.measuring.evaluate",
-    "learn": "perdure.learning.learn",
-    "learn_many": "perdure.learning.many",
-    "resume": "perdure.learning.learn",
-    "resume_many": "perdure.learning.many",
-}
+__getattr__ = lazily(
+    __name__,
+    {
+        "METHODS": "perdure.methods",
+        "Bank": "perdure.bank",
+        "Base": "perdure.hosts.diffusion.host",
+        "DrawSettings": "perdure.drawing.settings",
+        "EvaluateSettings": "perdure.measuring.settings",
+        "LearnSettings": "perdure.learning.settings",
+        "MetricEncoder": "perdure.measuring.features",
+        "Painter": "perdure.drawing.painter",
+        "PerdureError": "perdure.errors",
+        "draw": "perdure.drawing.painter",
+        "evaluate": "perdure.measuring.evaluate",
+        "export": "perdure.drawing.export",
+        "learn": "perdure.learning.learn",
+        "learn_many": "perdure.learning.many",
+        "list": "perdure.bank_listing:list_concepts",
+        "remove": "perdure.learning.removal",
+        "resume": "perdure.learning.learn",
+        "resume_many": "perdure.learning.many",
+        "show": "perdure.bank_listing",
+    },
+)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'perdure' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
+def __dir__() -> "builtins.list[str]":
     return __all__

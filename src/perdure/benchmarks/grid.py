@@ -5,27 +5,31 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.records import check_record
 from perdure.benchmarks.runs import Run
+from perdure.benchmarks.settings import BenchSettings
 from perdure.benchmarks.streams import Stream
 from perdure.errors import PerdureError
 from perdure.methods import METHODS
 
-__all__ = ["cell_name", "cells_of", "check_methods", "check_records", "choices", "parted"]
+__all__ = ["cell_name", "cells_of", "check_records", "choices", "named", "parted"]
 
 _OWN = "method."
+_LONG = 20
+"""Concepts of the longest stream that is measured whole after every task."""
 
 
-def check_methods(names: Sequence[str], known: Collection[str] = METHODS) -> None:
-    """PerdureError for a method that does not exist."""
+def named(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """The methods, of which `all` is one word for every one; PerdureError for one that is none."""
     for name in names:
-        if name not in known:
+        if name not in known and name != "all":
             raise PerdureError(
                 f"There is no method {name!r}: choose from {', '.join(sorted(known))}, or 'all'."
             )
+    return list(known) if "all" in names else list(names)
 
 
 def choices(vary: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -51,50 +55,47 @@ def cell_name(method: str, chosen: Mapping[str, Any], seed: int, order: int = 0)
 def cells_of(
     stream: Stream,
     *,
-    methods: Sequence[str],
     out: Path,
     work: Path,
-    seeds: int = 1,
-    orders: int = 1,
     vary: Mapping[str, Sequence[Any]] | None = None,
-    pictures: int = 8,
-    moments: Literal["all", "milestones"] = "all",
-    pairs: int = 0,
     base: str = "smallworld",
     encoder: str | None = None,
+    **settings: Any,
 ) -> list[Run]:
     """One `Run` a method, choice, order and seed; records below ``out``, banks below ``work``.
 
     Args:
         stream: what is taught.
-        methods: by name; PerdureError for one that does not exist.
         out, work: folders.
-        seeds: 0, 1, ... of everything random in learning and drawing.
-        orders: the order as listed, and further permutations.
         vary: `lr` and the like, or `method.rank` and the like -> values, all combined.
-        pictures, moments, pairs, base, encoder: as in `Run`.
+        base, encoder: as in `Run`.
+        **settings: fields of `BenchSettings`.
+
+    Raises PerdureError for an option or a method that does not exist, or does not fit.
     """
-    check_methods(methods)
+    asked = BenchSettings.of(settings)
+    methods = named(asked.method, METHODS)
+    moments = asked.moments or ("milestones" if len(stream.concepts) > _LONG else "all")
     cells = []
     for method, chosen, order, seed in itertools.product(
-        methods, choices(vary or {}), range(orders), range(seeds)
+        methods, choices(vary or {}), range(asked.orders), range(asked.seeds)
     ):
         name = cell_name(method, chosen, seed, order)
-        settings, options = parted(chosen)
+        loop, own = parted(chosen)
         cells.append(
             Run(
                 record=out / f"{name}.json",
                 work=work / name,
                 stream=stream.ordered(order),
                 method=method,
-                options=options,
-                settings=settings,
+                options=own,
+                settings=loop,
                 seed=seed,
                 base=base,
                 encoder=encoder,
-                pictures=pictures,
+                pictures=asked.pictures,
                 moments=moments,
-                pairs=pairs,
+                pairs=asked.pairs,
             )
         )
     return cells

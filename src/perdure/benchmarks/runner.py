@@ -34,7 +34,7 @@ def run_grid(
     work: Work[C],
     *,
     processes: int = 1,
-    ray_address: str | None = None,
+    ray: str | None = None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> None:
     """Run every cell that has no record yet, and write its record.
@@ -46,7 +46,7 @@ def run_grid(
         cells: the grid; no two with one record.
         work: a function of a module; runs one cell and returns its record, JSON-ready.
         processes: how many run at a time on this machine.
-        ray_address: a Ray cluster to run on instead (`pip install perdure[ray]`); the records' and
+        ray: a Ray cluster to run on instead (`pip install perdure[ray]`); the records' and
             the work's folders must lie on a file system that all its nodes see.
         say: told a sentence about every cell.
 
@@ -60,9 +60,9 @@ def run_grid(
     if len(waiting) < len(cells):
         say(f"{len(cells) - len(waiting)} of {len(cells)} runs were done before")
     failed: list[str] = []
-    if ray_address:
+    if ray:
         jobs = [(cell, work) for cell in waiting]
-        spread = _as_done(waiting, on_cluster(finish, jobs, ray_address))
+        spread = _as_done(waiting, on_cluster(finish, jobs, ray))
     else:
         spread = _here(waiting, work, processes)
     for done, (cell, error) in enumerate(spread, 1):

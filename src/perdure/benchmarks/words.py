@@ -158,7 +158,7 @@ def commands(results: Results) -> list[str]:
     name = "folders" if results.stream.startswith("folders-") else results.stream
     name += " --photos FOLDER" if photographed else ""
     return [
-        f"perdure bench {name} --methods {','.join(names)} {options}"
+        f"perdure bench {name} --method {','.join(names)} {options}"
         for options, names in alike(results, _options).items()
     ]
 

@@ -1,10 +1,15 @@
 """The same methods on a vision transformer: class-incremental image classification."""
 
-from perdure.classification.backbone import Backbone
-from perdure.classification.classifier import ContinualClassifier
-from perdure.classification.registry import CLASSIFIERS
-from perdure.classification.run import ClassificationRun, run_classification
-from perdure.classification.settings import FitSettings
+from typing import TYPE_CHECKING
+
+from perdure.lazily import lazily
+
+if TYPE_CHECKING:
+    from perdure.classification.backbone import Backbone
+    from perdure.classification.classifier import ContinualClassifier
+    from perdure.classification.registry import CLASSIFIERS
+    from perdure.classification.run import ClassificationRun, run_classification
+    from perdure.classification.settings import FitSettings
 
 __all__ = [
     "CLASSIFIERS",
@@ -14,3 +19,15 @@ __all__ = [
     "FitSettings",
     "run_classification",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "CLASSIFIERS": "perdure.classification.registry",
+        "Backbone": "perdure.classification.backbone",
+        "ClassificationRun": "perdure.classification.run",
+        "ContinualClassifier": "perdure.classification.classifier",
+        "FitSettings": "perdure.classification.settings",
+        "run_classification": "perdure.classification.run",
+    },
+)

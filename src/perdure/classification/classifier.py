@@ -24,7 +24,7 @@ from perdure.classification.moments import gathered, input_moments
 from perdure.classification.pictures import Pictures, as_pictures
 from perdure.classification.preprocessing import Preprocessing
 from perdure.classification.registry import build_classifier, check_rate, masks_old_classes
-from perdure.classification.settings import FitSettings, settings_from
+from perdure.classification.settings import FitSettings
 from perdure.errors import PerdureError
 from perdure.methods.feature_space import FeatureSpace
 from perdure.methods.inflora import InfLoRA, InfLoRALearner
@@ -262,7 +262,7 @@ class ContinualClassifier:
             backbone=opened,
             method=state.method["method"],
             options=state.method["config"],
-            settings=settings_from(state.settings),
+            settings=FitSettings.of(state.settings),
         )
         made.tasks, made.facts, made.kept = state.tasks, state.facts, state.kept
         made.weight, made.bias = state.tensors["head/weight"], state.tensors["head/bias"]

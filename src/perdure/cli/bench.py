@@ -7,49 +7,40 @@ from typing import Annotated, Any
 
 import typer
 
+from perdure.benchmarks.settings import BenchSettings
 from perdure.cli.console import console, note
+from perdure.cli.fields import Given, with_options
 from perdure.cli.options import (
     BaseOption,
     EncoderOption,
     RayOption,
+    RecordsOption,
     ReportOption,
+    RunsOption,
+    VaryOption,
+    WorkOption,
     varied,
 )
 from perdure.errors import PerdureError
 
 __all__ = ["bench"]
 
-_LONG = 20
 
-
+@with_options(settings=BenchSettings)
 def bench(
     stream: Annotated[str, typer.Argument(help="Name of a stream; --list shows them.")] = "",
+    *,
     list_streams: Annotated[bool, typer.Option("--list", help="List the streams.")] = False,
-    methods: Annotated[
-        str, typer.Option(help="Names with commas between, or all.")
-    ] = "lora,c-lora,lora-independent",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
-    orders: Annotated[int, typer.Option(min=1, help="How many orders of the stream.")] = 1,
-    vary: Annotated[
-        list[str] | None,
-        typer.Option(help="Values to try, such as lr=0.003,0.01 or method.penalty=30,300."),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the records, tables and report.")] = Path(
-        "bench"
-    ),
-    work: Annotated[Path, typer.Option(help="Folder of the banks and drawn pictures.")] = Path(
-        "runs"
-    ),
+    settings: Given,
+    vary: VaryOption = None,
+    out: RecordsOption = Path("bench"),
+    work: WorkOption = Path("runs"),
     photos: Annotated[
         Path | None, typer.Option(help="Folder of a photographic stream's pictures.")
     ] = None,
     base: BaseOption = "smallworld",
     encoder: EncoderOption = "",
-    pictures: Annotated[int, typer.Option(min=2, help="Drawn of a concept at a moment.")] = 8,
-    pairs: Annotated[int, typer.Option(min=0, help="Pairs of concepts drawn together.")] = 4,
-    processes: Annotated[
-        int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")
-    ] = 0,
+    processes: RunsOption = 0,
     ray: RayOption = "",
     report: ReportOption = False,
 ) -> None:
@@ -65,7 +56,6 @@ def bench(
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
-    from perdure.methods import METHODS
     from perdure.processes import cores
 
     chosen = _stream(stream, photos)
@@ -73,20 +63,15 @@ def bench(
     if not report:
         cells = cells_of(
             chosen,
-            methods=list(METHODS) if methods == "all" else methods.split(","),
             out=folder,
             work=work / chosen.name,
-            seeds=seeds,
-            orders=orders,
             vary=varied(vary or []),
-            pictures=pictures,
-            moments="milestones" if len(chosen.concepts) > _LONG else "all",
-            pairs=pairs,
             base=base,
             encoder=encoder or None,
+            **settings,
         )
         check_records(cells)
-        run_grid(cells, run, processes=processes or cores(), ray_address=ray or None, say=note)
+        run_grid(cells, run, processes=processes or cores(), ray=ray or None, say=note)
     for path in write_results(folder):
         console.print(f"wrote {path}")
 

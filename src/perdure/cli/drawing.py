@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 
 from perdure.cli.console import console, counter
+from perdure.cli.fields import Given, with_options
 from perdure.cli.options import BankOption, BaseOption, ManyConcepts
+from perdure.drawing.settings import DrawSettings
 
 __all__ = ["export", "generate"]
 
 
+@with_options(settings=DrawSettings(count=4))
 def generate(
     prompts: Annotated[list[str], typer.Argument(help="Prompts; speak of a concept as <name>.")],
+    *,
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
-    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
-    guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
-    negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
+    settings: Given,
     box: Annotated[
         list[str] | None,
         typer.Option(
@@ -41,21 +41,13 @@ def generate(
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
     painter = Painter(Base.open(base), known)
-    wanted = [prompt for prompt in prompts for _ in range(count)]
-    seeds = [seed + k for _ in prompts for k in range(count)]
     with counter("drawing") as progress:
-        pictures = painter.draw(
-            wanted,
-            seeds=seeds,
-            steps=steps,
-            guidance=guidance,
-            negative=negative,
-            regions=regions,
-            progress=progress,
-        )
+        pictures = painter.draw(prompts, regions=regions, progress=progress, **settings)
     out.mkdir(parents=True, exist_ok=True)
-    for k, (picture, one) in enumerate(zip(pictures, seeds, strict=True)):
-        path = out / f"{k // count:02d}-{one}.png"
+    asked = DrawSettings.of(settings)
+    for k, picture in enumerate(pictures):
+        of, number = divmod(k, asked.count)
+        path = out / f"{of:02d}-{asked.seed + number}.png"
         size = (picture.width * scale, picture.height * scale)
         picture.resize(size, resample=0).save(path)
         console.print(str(path))
@@ -71,17 +63,14 @@ def export(
     ] = True,
 ) -> None:
     """Fold the bank into an ordinary diffusers folder."""
-    from perdure.drawing.painter import Painter
-    from perdure.drawing.stock import stock_difference
+    from perdure.drawing.export import export as fold
     from perdure.hosts.diffusion.host import Base
 
-    painter = Painter(Base.open(base), bank)
-    painter.save_folded(out, spoken=concept or ())
-    console.print(f"{out}: open it with StableDiffusionPipeline.from_pretrained")
-    if check:
-        names = list(concept or painter.tokens)[-2:]
-        largest = stock_difference(painter, out, [f"a photo of <{name}>" for name in names])
+    made = fold(Base.open(base), bank, out, concepts=concept or (), check=check)
+    console.print(f"{made.folder}: open it with {made.pipeline}.from_pretrained")
+    if made.difference is not None:
+        names = " and ".join(f"<{name}>" for name in made.compared)
         console.print(
-            f"Checked: the stock pipeline draws {' and '.join(f'<{name}>' for name in names)} as "
-            f"the bank does (largest difference {largest} of 255)."
+            f"Checked: the stock pipeline draws {names} as the bank does (largest difference "
+            f"{made.difference} of 255)."
         )

@@ -10,8 +10,17 @@ import typer
 from rich.table import Table
 
 from perdure.cli.console import bar, console, note
-from perdure.cli.options import BankOption, BaseOption, EncoderOption, method_options
+from perdure.cli.fields import Given, with_options
+from perdure.cli.options import (
+    BankOption,
+    BaseOption,
+    EncoderOption,
+    MethodOptions,
+    RayOption,
+    method_options,
+)
 from perdure.errors import PerdureError
+from perdure.learning.settings import LearnSettings
 
 if TYPE_CHECKING:
     from perdure.bank import TaskRecord
@@ -19,11 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["learn"]
 
 
+@with_options(settings=LearnSettings)
 def learn(
     pictures: Annotated[
         list[Path] | None,
         typer.Argument(help="A folder of pictures per concept, or (with one --name) the files."),
     ] = None,
+    *,
     bank: BankOption = Path("bank"),
     name: Annotated[
         list[str] | None,
@@ -33,32 +44,11 @@ def learn(
     method: Annotated[
         str, typer.Option(help="See `perdure methods`. Default: the bank's own, else gated.")
     ] = "",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--option", help="An option of the method, such as rank=8."),
-    ] = None,
+    option: MethodOptions = None,
     noun: Annotated[
         str, typer.Option(help="Class noun for text alignment; never trained on.")
     ] = "",
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures in one pass.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Passes in one optimiser step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of the deltas.")] = None,
-    token_lr: Annotated[float | None, typer.Option(help="Learning rate of the token.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's, on the deltas.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="constant or cosine, to zero.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    template: Annotated[
-        list[str] | None, typer.Option("--template", help="Training prompt; {} is the token.")
-    ] = None,
-    fit: Annotated[str | None, typer.Option(help="crop or letterbox.")] = None,
-    flip: Annotated[bool | None, typer.Option(help="Learn mirrored pictures as well.")] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="Prior preservation: a prompt like 'a photo of a person'.")
-    ] = None,
-    prior_pictures: Annotated[int | None, typer.Option(help="How many prior pictures.")] = None,
-    prior_weight: Annotated[float | None, typer.Option(help="Weight of the prior's loss.")] = None,
-    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between checkpoints.")] = None,
+    settings: Given,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted learn.")
     ] = False,
@@ -69,15 +59,16 @@ def learn(
     processes: Annotated[
         int, typer.Option(min=1, help="Concepts learned at once, for a method without order.")
     ] = 1,
-    ray_address: Annotated[
-        str, typer.Option(help="Learn on this Ray cluster (pip install perdure[ray]).")
-    ] = "",
+    ray: RayOption = "",
     encoder: EncoderOption = "",
     check: Annotated[
         bool, typer.Option(help="Afterwards draw the earlier concepts again and compare.")
     ] = True,
 ) -> None:
-    """Teach the bank the concept of each folder, one after another (with joint: all at once)."""
+    """Teach the bank the concept of each folder, one after another (with joint: all at once).
+
+    A base may advise other defaults than the ones below; smallworld does.
+    """
     from perdure.hosts.diffusion.host import Base
     from perdure.learning import learn as teaching
     from perdure.learning import many
@@ -90,28 +81,10 @@ def learn(
         return
     tasks = [] if resume else _tasks(pictures or [], name or [])
     opened = Base.open(base, encoder=encoder or None)
-    given: dict[str, Any] = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "lr": lr,
-        "token_lr": token_lr,
-        "weight_decay": weight_decay,
-        "schedule": schedule,
-        "seed": seed,
-        "templates": tuple(template) if template else None,
-        "fit": fit,
-        "flip": flip,
-        "prior": prior,
-        "prior_pictures": prior_pictures,
-        "prior_weight": prior_weight,
-        "checkpoint_every": checkpoint_every,
-    }
-    given = {key: value for key, value in given.items() if value is not None}
-    workers: dict[str, Any] = {"processes": processes, "ray_address": ray_address or None}
+    workers: dict[str, Any] = {"processes": processes, "ray": ray or None}
     talk: dict[str, Any] = {"note": note, "wait": wait}
     if resume:
-        if given or option or method or name or noun:
+        if settings or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
         if (bank / ".learning" / teaching.MANY).exists():
             records = many.resume_many(base, bank, **workers, **talk)
@@ -121,11 +94,11 @@ def learn(
         _learned(records)
         _after(opened, bank, check)
         return
-    given |= {"method": method or None, "options": method_options(option or [])} | talk
+    given = {**settings, "method": method or None, "options": method_options(option or []), **talk}
     together = {concept: source for task in tasks for concept, source in task.items()}
     if teaching.at_once(bank, method or None):
         tasks = [together]
-    if processes > 1 or ray_address:
+    if processes > 1 or ray:
         nouns = dict.fromkeys(together, noun) if noun else {}
         _learned(many.learn_many(base, bank, together, nouns=nouns, **workers, **given))
         _after(opened, bank, check)

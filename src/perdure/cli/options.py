@@ -16,8 +16,13 @@ __all__ = [
     "BaseOption",
     "EncoderOption",
     "ManyConcepts",
+    "MethodOptions",
     "RayOption",
+    "RecordsOption",
     "ReportOption",
+    "RunsOption",
+    "VaryOption",
+    "WorkOption",
     "method_options",
     "varied",
 ]
@@ -33,9 +38,26 @@ EncoderOption = Annotated[
 ManyConcepts = Annotated[
     list[str] | None, typer.Option("--concept", help="Which concept; give it again for more.")
 ]
-
 RayOption = Annotated[
     str, typer.Option("--ray", help="Run on this Ray cluster (pip install perdure[ray]).")
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", help="An option of the method, such as rank=8; again for more."),
+]
+VaryOption = Annotated[
+    list[str] | None,
+    typer.Option("--vary", help="Values to try, such as lr=1e-3,5e-4 or method.penalty=30,300."),
+]
+RecordsOption = Annotated[
+    Path, typer.Option("--out", help="Folder of the records, tables and report.")
+]
+WorkOption = Annotated[
+    Path, typer.Option("--work", help="Folder of what runs learn and go on from.")
+]
+RunsOption = Annotated[
+    int,
+    typer.Option("--processes", min=0, help="Runs at a time; 0: one for each core, one on a GPU."),
 ]
 ReportOption = Annotated[
     bool, typer.Option("--report", help="Run nothing: only write tables and report anew.")

@@ -16,6 +16,7 @@ from torch import Tensor
 from perdure.adapters import Token
 from perdure.bank import Bank
 from perdure.drawing.regions import Region
+from perdure.drawing.settings import DrawSettings
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
@@ -46,40 +47,46 @@ class Painter:
 
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
-        seeds: Sequence[int],
-        steps: int | None = None,
-        guidance: float | None = None,
-        negative: str = "",
+        seeds: int | Sequence[int] | None = None,
         regions: Sequence[Region] = (),
-        batch_size: int = 16,
         progress: Callable[[int, int], None] = lambda done, of: None,
+        **settings: Any,
     ) -> list[Image.Image]:
-        """One picture for each prompt and its seed; the same picture whatever its neighbours are.
+        """Draw prompts; the same picture whatever its neighbours are.
 
         Args:
-            prompts: concepts are spoken of as ``<name>``.
-            seeds: as many as prompts.
-            steps: denoising steps; default: what the base advises, else 30.
-            guidance: classifier-free guidance; default: what the base advises, else 7.5.
-            negative: what the pictures should not show.
+            prompts: one or several; concepts are spoken of as ``<name>``.
+            seeds: one a prompt, for one picture of each, in place of `seed` and `count`.
             regions: boxes of every picture that attend to phrases of their own.
-            batch_size: pictures in one pass.
             progress: told how many of how many pictures are drawn.
+            **settings: fields of `DrawSettings`.
 
-        Raises PerdureError for a concept that the bank has not learned, and for unequal lengths.
+        Returns `count` pictures of the first prompt, then of the next one.
+
+        Raises PerdureError for a concept that the bank has not learned, for an option that does
+        not exist or fit, and for unequal lengths.
         """
+        chosen = DrawSettings.of(settings)
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        if seeds is None:
+            seeds = [chosen.seed + k for _ in prompts for k in range(chosen.count)]
+            prompts = [prompt for prompt in prompts for _ in range(chosen.count)]
+        elif useless := sorted({"seed", "count"} & settings.keys()):
+            raise PerdureError(f"{useless[0]} has no effect beside seeds: leave one of them out.")
+        seeds = [seeds] if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds):
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
             )
         advice = self.base.hints.get("drawing", {})
+        steps, guidance = chosen.steps, chosen.guidance
         arguments: dict[str, Any] = {
-            "num_inference_steps": steps or int(advice.get("steps", 30)),
+            "num_inference_steps": int(advice.get("steps", 30)) if steps is None else steps,
             "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
         }
-        texts = [*prompts, negative, *(region.phrase for region in regions)]
+        texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
             spoken = known_in(prompt, self.tokens)
@@ -90,13 +97,13 @@ class Painter:
             boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
                 session.fold(self._mixed(session, prompts[places[0]]))
-                for start in range(0, len(places), batch_size):
-                    batch = places[start : start + batch_size]
+                for start in range(0, len(places), chosen.batch_size):
+                    batch = places[start : start + chosen.batch_size]
                     said = [prompts[i] for i in batch]
                     out = session.draw(
                         said,
                         seeds=[seeds[i] for i in batch],
-                        negative=negative,
+                        negative=chosen.negative,
                         added=self._added(session, said),
                         by_layer=self._by_layer(session, said),
                         regions=boxes,
@@ -204,10 +211,9 @@ class Painter:
 
 
 def draw(
-    base: Base, bank: Bank | Path | str, prompts: Sequence[str], **options: Any
+    base: Base, bank: Bank | Path | str, prompts: str | Sequence[str], **options: Any
 ) -> list[Image.Image]:
-    """Draw prompts with a bank: see `Painter.draw`. ``seeds`` default to 0, 1, 2, ..."""
-    options.setdefault("seeds", range(len(prompts)))
+    """Draw prompts with a bank, one picture of each unless asked otherwise: see `Painter.draw`."""
     return Painter(base, bank).draw(prompts, **options)
 
 

@@ -18,18 +18,18 @@ from perdure.bank import Bank, TaskRecord
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Session
-from perdure.learning.drawn import prior, replayed
-from perdure.learning.latents import Latents, cache, reconstruction
-from perdure.learning.loop import LOG, Progress, token_of, train
-from perdure.learning.moments import moments
-from perdure.learning.pictures import Pictures, read_pictures
-from perdure.learning.settings import (
-    LearnSettings,
+from perdure.learning.advice import (
     advised,
     make_settings,
     seed_for_concepts,
     templates_of,
 )
+from perdure.learning.drawn import prior, replayed
+from perdure.learning.latents import Latents, cache, reconstruction
+from perdure.learning.loop import LOG, Progress, token_of, train
+from perdure.learning.moments import moments
+from perdure.learning.pictures import Pictures, read_pictures
+from perdure.learning.settings import LearnSettings
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, METHODS, Kept, Method, Together, build
 from perdure.totals import kept_of

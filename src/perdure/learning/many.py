@@ -17,6 +17,12 @@ from perdure.bank import Bank, TaskRecord
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
+from perdure.learning.advice import (
+    advised,
+    make_settings,
+    seed_for_concepts,
+    templates_of,
+)
 from perdure.learning.latents import cache
 from perdure.learning.learn import (
     MANY,
@@ -29,12 +35,6 @@ from perdure.learning.learn import (
 )
 from perdure.learning.loop import LOG
 from perdure.learning.pictures import read_pictures
-from perdure.learning.settings import (
-    advised,
-    make_settings,
-    seed_for_concepts,
-    templates_of,
-)
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, Kept, Together, build
 from perdure.processes import pool_of
@@ -80,7 +80,7 @@ def learn_many(
     concepts: Mapping[str, Path | str | Sequence[Path | str]],
     *,
     processes: int = 2,
-    ray_address: str | None = None,
+    ray: str | None = None,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     nouns: Mapping[str, str] | None = None,
@@ -98,7 +98,7 @@ def learn_many(
         bank: the bank's folder, which is made where it is missing.
         concepts: name -> a folder of pictures, or picture files.
         processes: how many learn at a time; torch's threads are divided among them.
-        ray_address: a Ray cluster to learn on instead (`pip install perdure[ray]`). Bank, pictures
+        ray: a Ray cluster to learn on instead (`pip install perdure[ray]`). Bank, pictures
             and base must lie on a file system that all its nodes see.
         method, options, nouns, note, wait, settings: as for `learn`.
 
@@ -133,7 +133,7 @@ def learn_many(
         known.clear_workspace()
         known.workspace.mkdir(parents=True, exist_ok=True)
         request.save(known.workspace / MANY)
-        return _run(opened, base, known, request, processes, ray_address, note)
+        return _run(opened, base, known, request, processes, ray, note)
 
 
 def resume_many(
@@ -141,7 +141,7 @@ def resume_many(
     bank: Path | str,
     *,
     processes: int = 2,
-    ray_address: str | None = None,
+    ray: str | None = None,
     note: Callable[[str], None] = lambda sentence: None,
     wait: float = 0,
 ) -> list[TaskRecord]:
@@ -159,7 +159,7 @@ def resume_many(
             )
         values = json.loads(path.read_text())
         values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
-        return _run(opened, base, known, Request(**values), processes, ray_address, note)
+        return _run(opened, base, known, Request(**values), processes, ray, note)
 
 
 def _run(
@@ -168,12 +168,12 @@ def _run(
     bank: Bank,
     request: Request,
     processes: int,
-    ray_address: str | None,
+    ray: str | None,
     note: Callable[[str], None],
 ) -> list[TaskRecord]:
     """Learn what the bank lacks, commit it in order, then the step that is taken together."""
     missing = [name for name in request.sources if name not in bank.concepts]
-    threads = torch.get_num_threads() if ray_address else torch.get_num_threads() // processes
+    threads = torch.get_num_threads() if ray else torch.get_num_threads() // processes
     jobs = []
     for name in missing:
         path = bank.workspace / "apart" / name
@@ -189,7 +189,7 @@ def _run(
                 settings=request.settings,
             )
         )
-    finished = _on_cluster(jobs, ray_address) if ray_address else _in_processes(jobs, processes)
+    finished = _on_cluster(jobs, ray) if ray else _in_processes(jobs, processes)
     for job, sentences in finished:
         for sentence in sentences:
             note(sentence)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
+from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.pictures import read_pictures
 from perdure.machine import environment
@@ -30,6 +31,7 @@ from perdure.measuring.scores import (
     mmd,
     text_alignment,
 )
+from perdure.measuring.settings import EvaluateSettings
 
 __all__ = ["CONTEXTS", "PLAIN", "Bounds", "Evaluation", "evaluate"]
 
@@ -87,15 +89,13 @@ def evaluate(
     bank: Bank | Path | str,
     encoder: MetricEncoder,
     *,
-    references: Mapping[str, Path | Sequence[Path]] | None = None,
+    references: Mapping[str, Path | Sequence[Path]] | Path | str | None = None,
     nouns: Mapping[str, str] | None = None,
     phrases: Mapping[str, str] | None = None,
     styles: Collection[str] = (),
-    moments: Literal["all", "milestones"] = "all",
-    pictures: int = 8,
     contexts: Sequence[str] = CONTEXTS,
-    seed: int = 1000,
     progress: Callable[[str], None] = lambda sentence: None,
+    **settings: Any,
 ) -> Evaluation:
     """Score every concept of a bank after every task.
 
@@ -103,19 +103,23 @@ def evaluate(
         base: the bank's base.
         bank: what was learned.
         encoder: the metric encoder; it is named in the result.
-        references: concept -> real pictures of it; without them only drawings are compared.
+        references: concept -> real pictures of it, or a folder with a sub-folder for each concept;
+            without them only drawings are compared.
         nouns: concept -> the class noun that stands for its token in text alignment; by default
             what the bank was told, else "subject".
         phrases: concept -> how the prompts speak of it, with `{}` for its token (the default).
         styles: concepts that are styles: they have no identity to score.
-        moments: score every concept after every task; or, which a long stream can afford, right
-            after its own and after 1, 2, 5, 10, 20, 50, ... tasks and the last.
-        pictures: drawn for each concept at each moment, from the seeds ``seed``, ``seed + 1``, ...
         contexts: prompts with `{}` for the token, drawn after every task.
-        seed: first seed.
         progress: told what is being drawn.
+        **settings: fields of `EvaluateSettings`.
+
+    Raises PerdureError for an option that does not exist or fit, and where pictures are missing.
     """
+    chosen = EvaluateSettings.of(settings)
+    pictures, seed = chosen.pictures, chosen.seed
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    if isinstance(references, str | Path):
+        references = _folders(Path(references), bank.concepts)
     real = {
         name: read_pictures(source, size=base.size[0]).tensor
         for name, source in (references or {}).items()
@@ -142,7 +146,7 @@ def evaluate(
         )
         at_end = task == len(bank.tasks) - 1
         apart: float | None = None
-        whole = moments == "all" or at_end or is_milestone(task + 1)
+        whole = chosen.moments == "all" or at_end or is_milestone(task + 1)
         if whole:
             drift = encoder.pictures(drawings.draw(painter, [*ORDINARY, *ORDINARY], seeds))
             apart = float(1 - (drift * ordinary).sum(1).mean())
@@ -194,6 +198,15 @@ def evaluate(
         encoder=encoder.facts(),
         environment=environment(base.device),
     )
+
+
+def _folders(folder: Path, concepts: Sequence[str]) -> dict[str, Path]:
+    missing = [name for name in concepts if not (folder / name).is_dir()]
+    if missing:
+        raise PerdureError(
+            f"{folder} has no folder {missing[0]!r}: it needs one with pictures for each concept."
+        )
+    return {name: folder / name for name in concepts}
 
 
 def is_milestone(count: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from diffusers import StableDiffusionPipeline
 
-from perdure.measuring import MetricEncoder
+from perdure.measuring.features import MetricEncoder
 from perdure.smallworld.figures import Quality
 from perdure.smallworld.world import (
     ACCESSORIES,

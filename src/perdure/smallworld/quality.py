@@ -17,7 +17,8 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from perdure.measuring import MetricEncoder, auc, frechet, mmd
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.scores import auc, frechet, mmd
 from perdure.smallworld.figures import Quality
 from perdure.smallworld.identities import check_seed, generator
 from perdure.smallworld.recognition import measure_recognition, scene_prompt

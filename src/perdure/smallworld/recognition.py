@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.measuring import MetricEncoder
+from perdure.measuring.features import MetricEncoder
 from perdure.smallworld.identities import phrase
 from perdure.smallworld.world import (
     ACCESSORIES,

@@ -1,0 +1,30 @@
+"""How to draw: the typed options of every drawing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from perdure.settings import Count, Limits, NotNegative, Settings
+
+__all__ = ["DrawSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawSettings(Settings):
+    """Options of a drawing. A base may advise steps and guidance in its `perdure.json`."""
+
+    called: ClassVar[str] = "drawing"
+
+    steps: Count | None = None
+    """Denoising steps; where not given, what the base advises, else 30."""
+    guidance: NotNegative | None = None
+    """Classifier-free guidance; where not given, what the base advises, else 7.5."""
+    negative: str = ""
+    """What the pictures should not show."""
+    count: Count = 1
+    """Pictures of each prompt."""
+    seed: Annotated[int, Limits(least=0, most=2**32 - 1)] = 0
+    """Seed of the first picture of each prompt; the next one's is one more, and so on."""
+    batch_size: Count = 16
+    """Pictures in one pass."""

@@ -1,0 +1,32 @@
+"""Forget a concept, where the method can do without it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perdure.bank import Bank
+from perdure.errors import PerdureError
+from perdure.methods import Kept, Together, build
+
+__all__ = ["remove"]
+
+
+def remove(bank: Bank | Path | str, concept: str) -> tuple[str, ...]:
+    """Take a concept out of its bank, and out of what the method trained for all of them.
+
+    Returns the concepts that remain. Raises PerdureError for a concept that the bank does not
+    have, one that the others cannot do without, and a bank that another process writes to.
+    """
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    with bank.lock(verb="remove"):
+        kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
+        method, together = build(bank.method, **bank.config), None
+        if isinstance(method, Together):
+            together = method.without(bank.together(), concept)
+        try:
+            if concept in bank.concepts:
+                method.check_removable(kept, concept)
+        except ValueError as error:
+            raise PerdureError(f"{error}.") from error
+        bank.remove(concept, together=together)
+    return bank.concepts

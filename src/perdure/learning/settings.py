@@ -1,0 +1,65 @@
+"""How to learn: the typed options that every method shares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from perdure.settings import Count, NotNegative, Option, Seed, Settings
+
+__all__ = ["LearnSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnSettings(Settings):
+    """Options of one learning step. A base may advise its own values in `perdure.json`."""
+
+    called: ClassVar[str] = "learning"
+
+    steps: Count = 800
+    """Optimiser steps."""
+    batch_size: Count = 4
+    """Pictures in one forward pass."""
+    accumulate: Count = 1
+    """Forward passes in one optimiser step."""
+    lr: NotNegative = 5e-4
+    """Learning rate of the deltas (AdamW)."""
+    token_lr: NotNegative = 5e-3
+    """Learning rate of the new tokens' rows."""
+    weight_decay: NotNegative = 0.0
+    """AdamW's decoupled weight decay, on the deltas only."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How both rates go: as given to the end, or down to zero along half a cosine."""
+    seed: Seed = 0
+    """Everything random follows from this and the step's number."""
+    token: Literal["word", "state"] = "word"
+    """What a concept's token is: a new word of the text encoders, or a state in their output's
+    place, with which no text encoder runs while it learns. The default is the method's own."""
+    templates: Annotated[tuple[str, ...], Option("template")] = ("a photo of {}",)
+    """Training prompts; `{}` stands for the concept token."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """Square crop about the centre, or the whole picture with a border."""
+    flip: bool = False
+    """Also learn from mirrored pictures; leave it off for faces and lettering."""
+    prior: str = ""
+    """Prior preservation: a prompt such as `a photo of a person`, drawn by the untouched base."""
+    prior_pictures: Count = 200
+    """Pictures of the prior prompt."""
+    prior_weight: NotNegative = 1.0
+    """Weight of the prior's loss beside the pictures'."""
+    checkpoint_every: Count = 50
+    """Steps between two checkpoints."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.templates or any(text.count("{}") != 1 for text in self.templates):
+            raise ValueError(
+                f"templates is {self.templates!r}, but each must hold {{}} once, for the token"
+            )
+
+    def share_of_rate(self, step: int) -> float:
+        """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
+        if self.schedule == "constant":
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * step / self.steps))
