@@ -68,15 +68,15 @@ class PromptDelta:
 
 
 def outputs(deltas: Sequence[PromptDelta], states: Tensor) -> dict[str, Tensor]:
-    """Layer -> `sum_t gate_t A_t B_t c` (N, P, d_out) for states c (N, P, d_in), fp32.
+    """Layer -> `sum_t gate_t A_t B_t c` (N, P, d_out), in the dtype of the states c (N, P, d_in).
 
-    For layers that read the states as they are: then it is computed once a prompt.
+    For layers that read the encoders' states as they are it is computed once a prompt.
     """
     total: dict[str, Tensor] = {}
     for delta in deltas:
         for layer, factors in delta.factors.items():
             A, B = (factor.to(states) for factor in factors)
             with without_autocast(states):
-                own = F.linear(F.linear(states, B), A) * delta.gate[..., None]
+                own = F.linear(F.linear(states, B), A) * delta.gate.to(states)[..., None]
             total[layer] = total[layer] + own if layer in total else own
     return total

@@ -26,6 +26,7 @@ Ends = Literal["mean", "sum", "none"]
 class GatedLowRank(LowRank):
     """`A B` whose output is multiplied by a gate a position, set anew for every pass."""
 
+    positional = True
     gate: Tensor | None = None
     """(N, P); None before the first prompts are read, and then nothing is gated."""
 

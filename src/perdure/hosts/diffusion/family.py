@@ -119,6 +119,10 @@ class Family(ABC):
     def spoken_rows(self, rows: int, prompts: int) -> slice:
         """Of so many rows of a pass, those of the N prompts, and not of the negative ones."""
 
+    def text(self, pipeline: Any, positions: int, size: Size) -> slice:
+        """Of a sequence of so many text positions and a picture of a size, those of the text."""
+        return slice(None)
+
     # Latents
 
     @abstractmethod
