@@ -2,7 +2,8 @@
 
     bank/
       bank.json                          format, base, method, tasks; replaced atomically, last
-      concepts/rex/concept.safetensors   `word/<encoder>/rex`, `state/rex`; a task's factors in its first concept's file
+      concepts/rex/concept.safetensors   its token, `word/<encoder>/rex` or `state/rex`; a task's
+                                         factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
       together.safetensors               what a method trains for all tasks at once; replaced whole
       .derived/                          sums over tasks, a cache: see totals.py

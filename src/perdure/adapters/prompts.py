@@ -1,5 +1,7 @@
 """What is said of prompts: their states, where in them concepts are spoken of, what acts there."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +44,26 @@ class Prompts:
     spoken: tuple[tuple[tuple[str, int], ...], ...]
     """For each prompt (concept, position of its token) in the order of the positions."""
     ends: tuple[int, ...]
-    """For each prompt the position of its end token; padding follows."""
+    """For each prompt the position of its (first) end token."""
+    rests: Tensor | None = None
+    """(N, P), bool: where end tokens and padding are; None is all positions from the end on."""
+
+    def rest(self, prompt: int) -> Tensor:
+        """(P,), bool: where the end tokens and the padding of one prompt are."""
+        if self.rests is not None:
+            return self.rests[prompt]
+        return torch.arange(self.states.shape[1]) >= self.ends[prompt]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prompts]) -> Prompts:
+        """All prompts of several batches of one length, states in fp32."""
+        rests = [part.rests for part in parts if part.rests is not None]
+        return cls(
+            states=torch.cat([part.states.float() for part in parts]),
+            spoken=tuple(said for part in parts for said in part.spoken),
+            ends=tuple(end for part in parts for end in part.ends),
+            rests=torch.cat(rests) if rests else None,
+        )
 
     def concepts(self, prompt: int) -> tuple[str, ...]:
         """The concepts of one prompt, each once, in order."""

@@ -147,11 +147,7 @@ class Step:
         texts = dict.fromkeys((*alone, *self.settings.templates))
         prompts = [t.format(f"<{name}>") for name in self.learner.tokens() for t in texts]
         parts = [self._said(prompts[i : i + 32]).prompts for i in range(0, len(prompts), 32)]
-        return Prompts(
-            states=torch.cat([part.states.float() for part in parts]),
-            spoken=tuple(said for part in parts for said in part.spoken),
-            ends=tuple(end for part in parts for end in part.ends),
-        )
+        return Prompts.joined(parts)
 
     def _said(self, prompts: Sequence[str]) -> Conditioning:
         rows, kind = self.learner.tokens(), self.settings.token

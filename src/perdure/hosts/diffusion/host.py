@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from perdure.adapters import Token
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
 from perdure.hosts.diffusion.identity import BaseIdentity
-from perdure.hosts.diffusion.opening import opened
+from perdure.hosts.diffusion.opening import model_index, opened
 from perdure.hosts.diffusion.session import Session
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.frozen import Frozen, Layer
@@ -63,7 +63,8 @@ class Base(Frozen):
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
         self.encoder, self.encoder_name = encoder, encoder_name
-        self.hints: Mapping[str, Any] = hints or {}
+        advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in family.advice.items()}
+        self.hints: Mapping[str, Any] = {**(hints or {}), **advice}
         self.device = device or torch.device("cpu")
         for module in family.frozen(pipeline):
             module.requires_grad_(False).eval()
@@ -173,7 +174,9 @@ class Base(Frozen):
         """The stock loader's pipeline of a folder of this family, on the same device."""
         kind = self.family.pipeline_class(type(self.pipeline).__name__)
         with quietly():
-            pipeline = kind.from_pretrained(folder, use_safetensors=True, **self.family.arguments())
+            pipeline = kind.from_pretrained(
+                folder, use_safetensors=True, **self.family.arguments(model_index(Path(folder)))
+            )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
 

@@ -70,13 +70,12 @@ class Session:
         """
         tokens = self.base.tokens
         known = {**tokens.known, **(trained or {})}
-        ids = torch.cat([v.ids(prompts) for v in tokens.vocabularies], dim=1)
-        own = ids[:, : tokens.vocabularies[0].tokenizer.model_max_length]
-        spoken, ends = tokens.places(own), tokens.vocabularies[0].ends(own)
-        once, place = torch.unique(ids, dim=0, return_inverse=True)
+        ids = [v.ids(prompts) for v in tokens.vocabularies]
+        where = self.base.family.places(tokens, ids)
+        once, place = torch.unique(torch.cat(ids, dim=1), dim=0, return_inverse=True)
         places = place.tolist()
         texts = [prompts[places.index(k)] for k in range(len(once))]
-        named = {name for said in spoken for name, _ in said}
+        named = {name for said in where.spoken for name, _ in said}
         layers = max((len(known[name].rows) for name in named), default=1)
         by_layer, beside = [], None
         for layer in range(layers):
@@ -86,13 +85,13 @@ class Session:
             else:
                 encoded = self._encode(texts, known, layer)
             encoded = encoded.at(place.to(encoded.states.device))
-            by_layer.append(_with_states(encoded.states, spoken, known, layer))
+            by_layer.append(_with_states(encoded.states, where.spoken, known, layer))
             beside = beside or encoded.beside
         states = by_layer[0] if layers == 1 else torch.stack(by_layer).mean(dim=0)
         return Conditioning(
             states=states,
             beside=beside or {},
-            prompts=Prompts(states=states, spoken=spoken, ends=ends),
+            prompts=Prompts(states, where.spoken, where.ends, where.rests),
             by_layer=states[None] if layers == 1 else torch.stack(by_layer),
         )
 
@@ -199,8 +198,8 @@ class Session:
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""
         tokens = self.base.tokens
-        spoken = tokens.places(tokens.vocabularies[0].ids(prompts))
-        states = _with_states(encoded.states, spoken, tokens.known, 0)
+        where = self.base.family.places(tokens, [v.ids(prompts) for v in tokens.vocabularies])
+        states = _with_states(encoded.states, where.spoken, tokens.known, 0)
         return Encoded(states=states, beside=encoded.beside)
 
     def save(self, folder: Path) -> None:
