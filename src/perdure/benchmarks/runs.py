@@ -209,7 +209,7 @@ def _together(
     pairs = list(zip(names, names[1:], strict=False))[: cell.pairs]
     references = {}
     for name in names:
-        pixels = read_pictures(sources[name], size=base.size[0]).tensor
+        pixels = read_pictures(sources[name], size=base.size).tensor
         shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         references[name] = encoder.identities(shown)
     painter = Painter(base, bank)

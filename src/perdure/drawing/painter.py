@@ -20,6 +20,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
 from perdure.hosts.diffusion.tokens import known_in, spoken_in
+from perdure.hosts.size import Size
 from perdure.methods import Deltas, Together, build
 from perdure.totals import kept_of
 
@@ -53,6 +54,7 @@ class Painter:
         guidance: float | None = None,
         negative: str = "",
         regions: Sequence[Region] = (),
+        size: Size | str | None = None,
         batch_size: int = 16,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ) -> list[Image.Image]:
@@ -65,6 +67,7 @@ class Painter:
             guidance: classifier-free guidance; default: what the base advises, else 7.5.
             negative: what the pictures should not show.
             regions: boxes of every picture that attend to phrases of their own.
+            size: width and height, such as 768x512; the base's own by default.
             batch_size: pictures in one pass.
             progress: told how many of how many pictures are drawn.
 
@@ -86,6 +89,7 @@ class Painter:
             shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
             groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
+        wanted = self.base.fitting(size)
         with self._session(texts) as session:
             boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
@@ -100,6 +104,7 @@ class Painter:
                         said=self._in_prompts if self.method.acts_in_prompts else None,
                         by_layer=self._by_layer(session, said),
                         regions=boxes,
+                        size=wanted,
                         **arguments,
                     )
                     pictures |= dict(zip(batch, out, strict=True))

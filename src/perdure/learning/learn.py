@@ -137,7 +137,7 @@ def learn(
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
-            name: read_pictures(source, size=base.size[0], fit=chosen.fit)
+            name: read_pictures(source, size=base.fitting(chosen.size), fit=chosen.fit)
             for name, source in concepts.items()
         }
         task = Task(
@@ -194,7 +194,7 @@ def resume(
                 "`perdure learn --discard`."
             )
         pictures = {
-            name: read_pictures(files, size=base.size[0], fit=task.settings.fit)
+            name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
             for name, files in task.sources.items()
         }
         for name, read in pictures.items():

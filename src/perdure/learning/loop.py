@@ -18,6 +18,7 @@ from perdure.adapters import Prompts, Token
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning
 from perdure.hosts.diffusion.session import Session
+from perdure.hosts.size import Size
 from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
@@ -109,6 +110,11 @@ class Step:
     prior: Latents | None
     replay: Mapping[str, Replay]
 
+    @property
+    def size(self) -> Size:
+        """Of the pictures."""
+        return self.session.base.fitting(self.settings.size)
+
     def gradients(self, number: int) -> tuple[float, float]:
         """Fill the gradients of one optimiser step; the denoising loss and the weighted penalty."""
         settings, generator = self.settings, generator_of(self.settings.seed, number)
@@ -186,5 +192,5 @@ class Step:
             conditioning = self._said(prompts)
             self.learner.read(conditioning.prompts)
             noised = objective.noised(x, noise, t)
-            said = session.predict(noised, t, conditioning, session.base.size)
+            said = session.predict(noised, t, conditioning, self.size)
         return F.mse_loss(said.float(), objective.target(x, noise, t))

@@ -277,7 +277,9 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
         latents = {
             name: cache(
                 base,
-                read_pictures(_source(files), size=base.size[0], fit=settings.fit).tensor,
+                read_pictures(
+                    _source(files), size=base.fitting(settings.size), fit=settings.fit
+                ).tensor,
                 flip=settings.flip,
             )
             for name, files in request.sources.items()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from perdure.bank import TaskRecord
 from perdure.errors import PerdureError
+from perdure.hosts.size import Size, read_size
 from perdure.methods import METHODS
 from perdure.randomness import seed_of
 
@@ -41,8 +42,10 @@ class LearnSettings:
     place, with which no text encoder runs while it learns. The default is the method's own."""
     templates: tuple[str, ...] = ("a photo of {}",)
     """Training prompts; `{}` stands for the concept token."""
+    size: Size | str | None = None
+    """Width and height to learn at, such as 768x512; the base's own by default."""
     fit: Literal["crop", "letterbox"] = "crop"
-    """Square crop about the centre, or the whole picture with a border."""
+    """What of a picture fits into the size: a crop about the centre, or all of it with a border."""
     flip: bool = False
     """Also learn from mirrored pictures; leave it off for faces and lettering."""
     prior: str = ""
@@ -74,6 +77,8 @@ class LearnSettings:
             raise ValueError(
                 f"templates are {self.templates!r}, but each must hold {{}} once, for the token"
             )
+        if self.size is not None:
+            object.__setattr__(self, "size", read_size(self.size))
         if self.fit not in ("crop", "letterbox"):
             raise ValueError(f"fit is {self.fit!r}, but must be 'crop' or 'letterbox'")
         if self.token not in ("word", "state"):

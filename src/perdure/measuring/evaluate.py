@@ -117,7 +117,7 @@ def evaluate(
     """
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     real = {
-        name: read_pictures(source, size=base.size[0]).tensor
+        name: read_pictures(source, size=base.size).tensor
         for name, source in (references or {}).items()
     }
     images = {name: _images(tensor) for name, tensor in real.items()}

@@ -19,14 +19,12 @@ from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
 from perdure.hosts.frozen import Layer, Reads
+from perdure.hosts.size import Size
 
 __all__ = ["KEYS_VALUES", "Family", "Size"]
 
 KEYS_VALUES = "keys-values"
 """The default set of target layers, a part of every other one."""
-
-Size = tuple[int, int]
-"""Width and height of a picture in pixels."""
 
 
 class Family(ABC):

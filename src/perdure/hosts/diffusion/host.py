@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from perdure.adapters import Token
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.hosts.diffusion.opening import model_index, opened
 from perdure.hosts.diffusion.session import Session
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.frozen import Frozen, Layer
+from perdure.hosts.size import Size, read_size
 from perdure.quiet import quietly
 
 __all__ = ["Base"]
@@ -154,8 +156,24 @@ class Base(Frozen):
 
     @property
     def size(self) -> Size:
-        """Width and height of its pictures in pixels."""
+        """Width and height of its own pictures in pixels."""
         return self.family.size(self.pipeline)
+
+    def fitting(self, size: Size | str | None) -> Size:
+        """The size, such as `768x512`, or for None the base's own; PerdureError where it has no
+        pictures of that size."""
+        try:
+            width, height = self.size if size is None else read_size(size)
+        except ValueError as error:
+            raise PerdureError(f"{error}.") from error
+        unit = self.family.multiple(self.pipeline)
+        if width % unit or height % unit:
+            near = "x".join(str(max(unit, round(side / unit) * unit)) for side in (width, height))
+            raise PerdureError(
+                f"{self.name} has no pictures of {width}x{height}: width and height must be "
+                f"multiples of {unit}, such as {near}."
+            )
+        return width, height
 
     @cached_property
     def identity(self) -> BaseIdentity:

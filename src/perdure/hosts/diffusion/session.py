@@ -13,9 +13,9 @@ from torch import Tensor
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
-from perdure.hosts.diffusion.family import Size
 from perdure.hosts.diffusion.regional import Box, Boxed, keys_and_values
 from perdure.hosts.frozen import acting, adding
+from perdure.hosts.size import Size
 from perdure.quiet import quietly
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class Session:
         """
         base, count = self.base, len(prompts)
         family, pipeline = base.family, base.pipeline
-        width, height = size or base.size
+        width, height = base.fitting(size)
         own = None if said is None else self.conditioning(prompts).prompts
         deltas = said(own) if said is not None and own is not None else ()
         added = self.added(deltas, own) if own is not None else {}

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Flow, Objective
 from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
 from perdure.hosts.frozen import Reads
+from perdure.hosts.size import Size
 
 __all__ = ["StableDiffusion3"]
 
