@@ -30,8 +30,10 @@ from perdure.drawing.painter import Painter
 from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError
 from perdure.learning import learn as teaching
+from perdure.learning.latents import cache, reconstruction
 from perdure.learning.learn import discard, learn, resume
 from perdure.learning.moments import TEMPLATES
+from perdure.learning.pictures import read_pictures
 from perdure.learning.settings import make_settings
 from perdure.learning.together import EVERYDAY, MOST_PROMPTS, prompts_of
 from perdure.measuring.evaluate import evaluate
@@ -510,6 +512,18 @@ def test_settings_name_the_option_and_the_mend() -> None:
         with pytest.raises(PerdureError, match=words):
             make_settings({}, given)
     assert make_settings({"steps": 7}, {"lr": 1.0}).steps == 7
+
+
+def test_a_base_says_itself_what_pictures_it_is_for(tiny: Path, drawings: Path) -> None:
+    opened = Base.open(tiny, device="cpu")
+    pictures = read_pictures(drawings / "ada", size=opened.size)
+    latents = cache(opened, pictures.tensor)
+    opened.hints = {"pictures": "tiny is for noise; for cats take another one."}
+    assert reconstruction(opened, pictures, latents)[1].endswith(opened.hints["pictures"])
+    opened.hints = {}
+    opened.name = "smallworld"
+    assert "smallworld is for" not in reconstruction(opened, pictures, latents)[1]
+    assert "drawn world" in Base.open("smallworld", device="cpu").hints["pictures"]
 
 
 @pytest.mark.skipif(

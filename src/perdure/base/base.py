@@ -44,7 +44,7 @@ class Base:
     """What results call it where it is the base's own: as the base. None is its folder or id."""
     hints: Mapping[str, Any] = field(default_factory=dict)
     """What the base's own `perdure.json` advises: `learning` for all methods and `learning_of` one,
-    `methods` (their options), `drawing`, `psnr`."""
+    `methods` (their options), `drawing`, `psnr`, `pictures` (a sentence: which these are)."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def __post_init__(self) -> None:
