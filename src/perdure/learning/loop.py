@@ -16,6 +16,7 @@ from perdure.adapters import Prompts, attached
 from perdure.base.base import Base
 from perdure.base.layerwise import layer_states, reading, typical
 from perdure.checkpoint import load_checkpoint, save_checkpoint
+from perdure.durable import replace_file, sync_file
 from perdure.errors import PerdureError
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
@@ -104,6 +105,7 @@ def train(
             report(Progress(step=step + 1, steps=settings.steps, left=left, **last))
             if (step + 1) % settings.checkpoint_every == 0 or step + 1 == settings.steps:
                 log.flush()
+                sync_file(folder / LOG)  # never shorter than its checkpoint says
                 save_checkpoint(
                     path,
                     parameters=named,
@@ -231,4 +233,4 @@ def _loss(
 def _cut_log(path: Path, done: int) -> None:
     """Drop the lines that a killed run wrote after its last checkpoint."""
     lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
-    path.write_text("".join(lines[:done]))
+    replace_file(path, "".join(lines[:done]).encode())
