@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -499,6 +500,53 @@ def test_a_cosine_goes_from_the_given_rate_to_zero() -> None:
     assert make_settings({}, {}).share_of_rate(700) == 1.0
     with pytest.raises(PerdureError, match="schedule is 'linear', but must be"):
         make_settings({}, {"schedule": "linear"})
+
+
+def test_threads_that_share_a_base_get_the_pictures_that_each_gets_alone(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    banks = {}
+    for name, method in (("ada", "lora"), ("bo", "dreambooth")):
+        learn(base, tmp_path / name, {name: drawings / name}, method=method, lr=0.1, **FAST)
+        banks[name] = Painter(base, tmp_path / name)
+
+    def drawn(name: str) -> tuple[str, bytes, list[bytes]]:
+        seeds = range(4)
+        prompts = [f"a photo of <{name}>"] * len(seeds)
+        pictures = banks[name].draw(prompts, seeds=seeds, steps=2, batch_size=1)
+        folder = tmp_path / f"{name}-{time.monotonic_ns()}"
+        banks[name].save_folded(folder)
+        (weights,) = (folder / "unet").glob("*.safetensors")
+        mark = banks[name].fingerprint(prompts[0])
+        return mark, weights.read_bytes(), [picture.tobytes() for picture in pictures]
+
+    alone = {name: drawn(name) for name in banks}
+    with ThreadPoolExecutor(2) as pool:
+        together = pool.map(drawn, [*banks] * 3)
+        for name, pictures in zip([*banks] * 3, together, strict=True):
+            assert pictures == alone[name]
+
+
+def test_a_base_that_learns_draws_afterwards(base: Base, drawings: Path, tmp_path: Path) -> None:
+    learn(base, tmp_path / "done", {"ada": drawings / "ada"}, method="dreambooth", **FAST)
+    painter = Painter(base, tmp_path / "done")
+    before = painter.fingerprint("<ada>")
+    with ThreadPoolExecutor(1) as pool:
+        prints: list[Future[str]] = []
+        learn(
+            base,
+            tmp_path / "new",
+            {"bo": drawings / "bo"},
+            report=lambda progress: prints.append(pool.submit(painter.fingerprint, "<ada>")),
+            **FAST,
+        )
+        assert [one.result() for one in prints] == [before] * FAST["steps"]
+    learn(base, tmp_path / "alone", {"bo": drawings / "bo"}, **FAST)
+    (mine, row), (theirs, other) = (
+        Bank.open(tmp_path / which).read("bo") for which in ("new", "alone")
+    )
+    assert torch.equal(row["bo"], other["bo"]) and mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
 def test_settings_name_the_option_and_the_mend() -> None:

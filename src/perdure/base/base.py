@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -25,15 +26,22 @@ from perdure.base.tokens import ConceptTokens
 from perdure.errors import PerdureError
 from perdure.quiet import quietly
 
-__all__ = ["Base"]
+__all__ = ["Base", "alone"]
 
 SMALLWORLD = "smallworld"
 _WEIGHTS = Path(__file__).parent.parent / "smallworld" / "weights"
 
+Of = TypeVar("Of")
+Rest = ParamSpec("Rest")
+Result = TypeVar("Result")
+
 
 @dataclass(eq=False)
 class Base:
-    """A frozen pipeline. Its weights change only through `fold`, always from `W_init`."""
+    """A frozen pipeline. Its weights change only through `fold`, always from `W_init`.
+
+    What is folded, aimed at and spoken of is one state: whoever changes it holds `lock`.
+    """
 
     pipeline: StableDiffusionPipeline
     family: Family
@@ -46,6 +54,8 @@ class Base:
     """What the base's own `perdure.json` advises: `learning` for all methods and `learning_of` one,
     `methods` (their options), `drawing`, `psnr`, `pictures` (a sentence: which these are)."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+    """Held by what folds, aims or sets tokens, until it is done: see `alone`."""
 
     def __post_init__(self) -> None:
         for module in (self.pipeline.vae, self.pipeline.text_encoder, self.denoiser):
@@ -169,6 +179,20 @@ class Base:
     def autocast(self) -> torch.autocast:
         """bf16 where the hardware is good at it, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
+
+
+def alone(
+    work: Callable[Concatenate[Of, Rest], Result],
+) -> Callable[Concatenate[Of, Rest], Result]:
+    """One at a time on a base, the first argument or its `base`: another thread's call waits."""
+
+    @wraps(work)
+    def held(of: Of, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        base: Any = getattr(of, "base", of)
+        with base.lock:
+            return work(of, *args, **kwargs)
+
+    return held
 
 
 def default_device() -> torch.device:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from perdure.adapters import adding
 from perdure.bank import Bank
-from perdure.base.base import Base
+from perdure.base.base import Base, alone
 from perdure.base.layerwise import layer_states, reading, typical
 from perdure.base.tokens import known_in, spoken_in
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
@@ -45,6 +45,7 @@ class Painter:
         self.together = bank.together()
         self.rows: Mapping[str, Tensor] = bank.rows(upto)
 
+    @alone
     def draw(
         self,
         prompts: Sequence[str],
@@ -115,6 +116,7 @@ class Painter:
             self.base.fold({})
         return [pictures[i] for i in range(len(prompts))]
 
+    @alone
     @torch.no_grad()
     def fingerprint(self, prompt: str) -> str:
         """Of all that decides how a prompt is drawn, but for seeds and settings.
@@ -182,6 +184,7 @@ class Painter:
         states = self._states([phrase])[:, 0]
         return keys_and_values(self.base.denoiser, states, self._added([phrase]))
 
+    @alone
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from perdure.bank import Bank, TaskRecord
-from perdure.base.base import Base
+from perdure.base.base import Base, alone
 from perdure.base.layerwise import cross_attentions
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
@@ -258,6 +258,7 @@ def refuse_unfinished(bank: Bank) -> None:
         )
 
 
+@alone
 def _run(
     base: Base,
     bank: Bank,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from perdure.bank import Bank, TaskRecord
-from perdure.base.base import Base
+from perdure.base.base import Base, alone
 from perdure.cluster import cause, on_cluster
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
@@ -268,6 +268,7 @@ def _take_over(bank: Bank, job: Job) -> None:
     shutil.rmtree(job.bank)
 
 
+@alone
 def _together(base: Base, bank: Bank, method: Together, request: Request) -> None:
     """The step that is taken together, with the pictures of all concepts of the request."""
     settings = make_settings(advised(base.hints, bank.method), request.settings)
