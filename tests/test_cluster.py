@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 from grid_cells import Sleep, count
+from perdure.base.base import Base
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.benchmarks.runner import run_grid
 from perdure.errors import PerdureError
 from perdure.learning.learn import learn

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from perdure.base.base import Base
 from torch import Tensor
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.learning import learn as teaching
 from perdure.learning import loop

@@ -21,12 +21,12 @@ import torch
 from conftest import PHOTOS
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from perdure.base.base import Base
+from perdure.base.objective import Objective
 from transformers import Dinov2Config, Dinov2Model
 
 from perdure.adapters import Prompts
 from perdure.bank import Bank
-from perdure.base.base import Base
-from perdure.base.objective import Objective
 from perdure.drawing.painter import Painter
 from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError

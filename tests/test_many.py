@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from perdure.base.base import Base
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.errors import PerdureError
 from perdure.learning.learn import discard, interrupted, learn, resume
 from perdure.learning.many import learn_many, resume_many

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from perdure.classification.backbone import EMBEDDED, SMALLWORLD, Backbone
 from perdure.classification.pictures import Split
 from perdure.classification.streams import open_stream
 from perdure.durable import sync_file, sync_folder
+from perdure.hosts.vision.backbone import EMBEDDED, SMALLWORLD, Backbone
 from perdure.smallworld.train.loop import Schedule, train
 
 __all__ = ["Pretraining", "pretrain"]
