@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 import perdure
+from perdure.classification import CLASSIFIERS, ContinualClassifier, FitSettings
 from perdure.drawing.regions import read_region
 from perdure.machine import environment
 from perdure.methods import METHODS

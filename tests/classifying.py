@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, ViTConfig, ViTModel
 
 from perdure.classification import CLASSIFIERS, Backbone
-from perdure.classification.preprocessing import Preprocessing
+from perdure.hosts.vision.preprocessing import Preprocessing
 
 SMALL: dict[str, Any] = {
     "rank": 3,

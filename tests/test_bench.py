@@ -173,6 +173,11 @@ def cell(tiny: Path, drawings: Path, tmp_path_factory: pytest.TempPathFactory) -
     )
 
 
+def bytes_of_tensors(bank: Path) -> int:
+    """Whatever the files are called; a bank at rest holds no others."""
+    return sum(path.stat().st_size for path in bank.rglob("*.safetensors"))
+
+
 def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
     torch.set_num_threads(1)
     finish(cell, run)
@@ -189,7 +194,7 @@ def test_a_run_writes_a_record_that_reads_back(cell: Run) -> None:
             ]
         )
     )
-    assert told["stored"] * 3000 == pytest.approx(record.data["stored_bytes"])
+    assert told["stored"] * 3000 == pytest.approx(bytes_of_tensors(cell.work / "bank"))
     assert record.data["peak_memory"] > 1e8  # bytes
     assert len(record.data["norms"]) == 3 and all(norm > 0 for norm in record.data["norms"])
     assert grouped([record, record])[record.method]["after"] == [told["after"]] * 2
@@ -275,6 +280,10 @@ def test_the_step_for_the_whole_bank_counts_as_well(cell: Run, tmp_path: Path) -
     for task, seconds in zip(Bank.open(tmp_path / "bank").tasks, record["seconds"], strict=True):
         assert seconds > task.facts["together"]["seconds"] > 0
     assert record["parameters"] == (task.facts["parameters"] + task.facts["together"]["parameters"])
+    bank = tmp_path / "bank"
+    (shared,) = bank.glob("*.safetensors")
+    assert record["stored_bytes"] == bytes_of_tensors(bank)
+    assert Bank.open(bank).stored()["together"] == shared.stat().st_size
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:

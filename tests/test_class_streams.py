@@ -17,12 +17,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from perdure.classification import Backbone
-from perdure.classification.backbone import EMBEDDED, PHOTOGRAPHS
 from perdure.classification.drawn import drawn_identities
 from perdure.classification.pictures import Split
-from perdure.classification.preprocessing import Preprocessing, coda_prompt, from_config
 from perdure.classification.streams import ClassStream, open_stream
 from perdure.errors import PerdureError
+from perdure.hosts.vision.backbone import EMBEDDED, PHOTOGRAPHS
+from perdure.hosts.vision.preprocessing import Preprocessing, coda_prompt, from_config
 
 STREAM_100 = Path(__file__).parents[2] / "shared" / "data" / "tiny-imagenet" / "stream-100.zip"
 

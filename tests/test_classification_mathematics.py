@@ -17,12 +17,12 @@ from perdure.classification.coda_prompt import (
     prompt_of,
     prompted,
 )
+from perdure.classification.inflora import InfLoRA, InfLoRALearner, Memory, design, first_memory
 from perdure.classification.lwf import LwF
 from perdure.classification.moments import gathered, input_moments
 from perdure.classification.objective import distillation, masked_cross_entropy
 from perdure.measuring.matrix import TaskMatrix, forgetting_coda, forgetting_max
 from perdure.methods.feature_space import FeatureSpace, FeatureSpaceLearner
-from perdure.methods.inflora import InfLoRA, InfLoRALearner, Memory, design, first_memory
 from perdure.methods.protocol import Kept
 
 Q_AND_K = {"a.q_proj": (4, 6), "a.k_proj": (4, 6)}

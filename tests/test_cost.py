@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from perdure.base.base import Base
 from PIL import Image, ImageChops
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.learning.learn import learn
 from perdure.measuring import evaluate as evaluating

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from perdure.base.base import Base
 from torch import Tensor, nn
 
 from perdure.adapters import attached
-from perdure.base.base import Base
 from perdure.methods import Kept, Learner, build
 
 

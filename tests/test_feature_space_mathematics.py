@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from perdure.base.base import Base
 from torch import Tensor
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.errors import PerdureError
 from perdure.learning import learn as teaching
 from perdure.learning.moments import CAPTIONS, TEMPLATES, moments

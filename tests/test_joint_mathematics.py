@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from perdure.base.base import Base
 
 from perdure.bank import Bank
-from perdure.base.base import Base
 from perdure.benchmarks.records import numbers, read_records
 from perdure.benchmarks.runner import finish
 from perdure.benchmarks.runs import Run, run

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.base.layerwise import cross_attentions, layer_states, reading, typical
+
+from perdure.bank import Bank
 from perdure.drawing.painter import Painter
 from perdure.learning.learn import learn
 

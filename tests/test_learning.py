@@ -10,6 +10,7 @@ import random
 import shutil
 import signal
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,10 @@ from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError
 from perdure.learning import learn as teaching
 from perdure.learning.advice import make_settings
+from perdure.learning.latents import cache, reconstruction
 from perdure.learning.learn import discard, learn, resume
 from perdure.learning.moments import TEMPLATES
+from perdure.learning.pictures import read_pictures
 from perdure.learning.together import EVERYDAY, MOST_PROMPTS, prompts_of
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
@@ -499,6 +502,53 @@ def test_a_cosine_goes_from_the_given_rate_to_zero() -> None:
         make_settings({}, {"schedule": "linear"})
 
 
+def test_threads_that_share_a_base_get_the_pictures_that_each_gets_alone(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    banks = {}
+    for name, method in (("ada", "lora"), ("bo", "dreambooth")):
+        learn(base, tmp_path / name, {name: drawings / name}, method=method, lr=0.1, **FAST)
+        banks[name] = Painter(base, tmp_path / name)
+
+    def drawn(name: str) -> tuple[str, bytes, list[bytes]]:
+        seeds = range(4)
+        prompts = [f"a photo of <{name}>"] * len(seeds)
+        pictures = banks[name].draw(prompts, seeds=seeds, steps=2, batch_size=1)
+        folder = tmp_path / f"{name}-{time.monotonic_ns()}"
+        banks[name].save_folded(folder)
+        (weights,) = (folder / "unet").glob("*.safetensors")
+        mark = banks[name].fingerprint(prompts[0])
+        return mark, weights.read_bytes(), [picture.tobytes() for picture in pictures]
+
+    alone = {name: drawn(name) for name in banks}
+    with ThreadPoolExecutor(2) as pool:
+        together = pool.map(drawn, [*banks] * 3)
+        for name, pictures in zip([*banks] * 3, together, strict=True):
+            assert pictures == alone[name]
+
+
+def test_a_base_that_learns_draws_afterwards(base: Base, drawings: Path, tmp_path: Path) -> None:
+    learn(base, tmp_path / "done", {"ada": drawings / "ada"}, method="dreambooth", **FAST)
+    painter = Painter(base, tmp_path / "done")
+    before = painter.fingerprint("<ada>")
+    with ThreadPoolExecutor(1) as pool:
+        prints: list[Future[str]] = []
+        learn(
+            base,
+            tmp_path / "new",
+            {"bo": drawings / "bo"},
+            report=lambda progress: prints.append(pool.submit(painter.fingerprint, "<ada>")),
+            **FAST,
+        )
+        assert [one.result() for one in prints] == [before] * FAST["steps"]
+    learn(base, tmp_path / "alone", {"bo": drawings / "bo"}, **FAST)
+    (mine, row), (theirs, other) = (
+        Bank.open(tmp_path / which).read("bo") for which in ("new", "alone")
+    )
+    assert torch.equal(row["bo"], other["bo"]) and mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
 def test_settings_name_the_option_and_the_mend() -> None:
     for given, words in (
         ({"steps": 0}, "steps is 0"),
@@ -510,6 +560,18 @@ def test_settings_name_the_option_and_the_mend() -> None:
         with pytest.raises(PerdureError, match=words):
             make_settings({}, given)
     assert make_settings({"steps": 7}, {"lr": 1.0}).steps == 7
+
+
+def test_a_base_says_itself_what_pictures_it_is_for(tiny: Path, drawings: Path) -> None:
+    opened = Base.open(tiny, device="cpu")
+    pictures = read_pictures(drawings / "ada", size=opened.size)
+    latents = cache(opened, pictures.tensor)
+    opened.hints = {"pictures": "tiny is for noise; for cats take another one."}
+    assert reconstruction(opened, pictures, latents)[1].endswith(opened.hints["pictures"])
+    opened.hints = {}
+    opened.name = "smallworld"
+    assert "smallworld is for" not in reconstruction(opened, pictures, latents)[1]
+    assert "drawn world" in Base.open("smallworld", device="cpu").hints["pictures"]
 
 
 @pytest.mark.skipif(

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from perdure.base.base import Base
 from test_methods import SHARE, small
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
 from perdure.adapters import Prompts, adding, attached, fold_into
-from perdure.base.base import Base
 from perdure.methods import METHODS, Deltas, Kept, Learner, Method
 
 NEED_TOKENS = ["cidm", "custom-diffusion-merged", "fl2t", "gated", "textual-inversion"]

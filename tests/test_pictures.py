@@ -326,9 +326,9 @@ def test_small_pictures_are_enlarged_and_reported_and_too_small_ones_left_out(tm
     small, smaller, tiny = sorted(
         pictures.notes, key=lambda note: note.split(".png")[0], reverse=True
     )
-    assert "63.png is small (100x63 pixels, 64 wanted): enlarged" in small
-    assert "32.png is small (100x32 pixels, 64 wanted): enlarged" in smaller
-    assert "31.png is too small (100x31 pixels, 64 wanted): left out" in tiny
+    assert "63.png is small (100x63 pixels, 64x64 wanted): enlarged" in small
+    assert "32.png is small (100x32 pixels, 64x64 wanted): enlarged" in smaller
+    assert "31.png is too small (100x31 pixels, 64x64 wanted): left out" in tiny
     # A letterbox scales the longer side, which is large enough here.
     assert len(read_pictures(tmp_path, size=64, fit="letterbox").files) == 4
     with pytest.raises(PerdureError, match="None of the 4 pictures is large enough for 256x256"):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
-
 from perdure.base.base import Base
+
 from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values, read_region
 from perdure.errors import PerdureError

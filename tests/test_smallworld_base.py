@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from perdure.base.base import Base
 from transformers import CLIPModel
 
 import perdure
-from perdure.base.base import Base
 from perdure.benchmarks.streams import people
 from perdure.learning.learn import learn
 from perdure.measuring.evaluate import evaluate

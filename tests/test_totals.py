@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from perdure.base.base import Base
 from torch import Tensor
 
 from perdure.bank import FORMAT, Bank, BaseIdentity
 from perdure.bank_reading import ReadableBank
-from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
 from perdure.learning.learn import learn, resume

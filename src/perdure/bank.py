@@ -2,7 +2,8 @@
 
     bank/
       bank.json                          format, base, method, tasks; replaced atomically, last
-      concepts/rex/concept.safetensors   `word/<encoder>/rex` or `state/rex`; a task's factors in its first concept's file
+      concepts/rex/concept.safetensors   its token, `word/<encoder>/rex` or `state/rex`; a task's
+                                         factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
       together.safetensors               what a method trains for all tasks at once; replaced whole
       .derived/                          sums over tasks, a cache: see totals.py
@@ -45,7 +46,7 @@ from perdure.bank_format import (
 )
 from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import WriterLock, writing_errors
-from perdure.durable import sync_folder, sync_tree, write_file
+from perdure.durable import replace_file, sync_folder, sync_tree, write_file
 from perdure.errors import PerdureError
 
 __all__ = ["FORMAT", "BaseIdentity", "Bank", "TaskRecord", "check_concept_name"]
@@ -203,10 +204,7 @@ class Bank(ReadableBank):
         data, sha256 = together_to_bytes(self._state, together)
         old = self._state.together
         name = "together.safetensors" if old is None else old.next_name()
-        staged = self._staging / name
-        write_file(staged, data)
-        os.rename(staged, self.path / name)
-        sync_folder(self.path)
+        replace_file(self.path / name, data, staged=self._staging / name)
         return replace(self._state, together=ConceptFile(name=name, sha256=sha256))
 
     def remove(self, concept: str, *, together: Mapping[str, Tensor] | None = None) -> None:
@@ -231,10 +229,8 @@ class Bank(ReadableBank):
                 data, sha256 = to_bytes(self._state, shorter, rest[0], factors, token)
                 # Under a new name beside the old file, which bank.json lists until it is replaced.
                 name = files[rest[0]].next_name()
-                staged, home = self._staging / name, self.path / "concepts" / rest[0]
-                write_file(staged, data)
-                os.rename(staged, home / name)
-                sync_folder(home)
+                home = self.path / "concepts" / rest[0]
+                replace_file(home / name, data, staged=self._staging / name)
                 files[rest[0]] = ConceptFile(name=name, sha256=sha256)
             tasks = [shorter if task is record else task for task in self.tasks]
             kept = tuple(task for task in tasks if task.concepts)
@@ -250,11 +246,7 @@ class Bank(ReadableBank):
         """
         with self._writing("write"):
             target = self.task_folder(task) / _relative(name)
-            staged = self._staging / "file"
-            write_file(staged, data)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(staged, target)
-            sync_folder(target.parent)
+            replace_file(target, data, staged=self._staging / "file")
         return target
 
     def clear_workspace(self) -> None:
@@ -284,10 +276,8 @@ class Bank(ReadableBank):
         for folder in ("concepts", "tasks"):
             (self.path / folder).mkdir(exist_ok=True)
         staged = self._staging / "bank.json"
-        write_file(staged, state.to_json().encode())
-        os.replace(staged, self.path / "bank.json")
+        replace_file(self.path / "bank.json", state.to_json().encode(), staged=staged)
         self._state = state
-        sync_folder(self.path)
 
     def _sweep(self) -> None:
         """Delete what a crash left: everything of ours that bank.json does not list."""

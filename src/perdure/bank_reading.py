@@ -141,6 +141,13 @@ class ReadableBank:
         files = self._state.files
         return [" ".join(files[name].sha256 for name in task.concepts) for task in self.tasks]
 
+    def stored(self) -> dict[str, int]:
+        """Bytes on disk of what bank.json lists: of the `concepts`' files, and `together`."""
+        state = self._state
+        shared = [] if state.together is None else [self.path / state.together.name]
+        files = {"concepts": map(self.concept_file, state.files), "together": shared}
+        return {what: sum(path.stat().st_size for path in some) for what, some in files.items()}
+
     # Checks
 
     def check_base(self, identity: BaseIdentity) -> None:

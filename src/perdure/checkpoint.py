@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from perdure.durable import sync_file
+from perdure.durable import replacing
 
 __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
@@ -21,10 +20,9 @@ def write_atomically(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
     """Write a safetensors file so that a crash leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial, dict(metadata))
-    sync_file(partial)
-    os.replace(partial, path)
+    whole = {k: v.detach().contiguous() for k, v in tensors.items()}
+    with replacing(path) as partial:
+        save_file(whole, partial, dict(metadata))
 
 
 def save_checkpoint(

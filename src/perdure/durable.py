@@ -1,9 +1,33 @@
 """Files that outlive a power cut: written, and synced before anything refers to them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["sync_file", "sync_folder", "sync_tree", "write_file"]
+__all__ = ["replace_file", "replacing", "sync_file", "sync_folder", "sync_tree", "write_file"]
+
+
+def replace_file(path: Path, data: bytes, *, staged: Path | None = None) -> None:
+    """Write a file so that a crash leaves the old one or the new one, whole; see `replacing`."""
+    with replacing(path, staged=staged) as partial:
+        partial.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path, *, staged: Path | None = None) -> Iterator[Path]:
+    """A file to write; at the end of the block it is synced and takes the place of `path`.
+
+    It lies beside `path`, or is `staged`, on the same file system; missing folders are made. After
+    an error in the block `path` is what it was.
+    """
+    partial = staged or path.with_name(f"{path.name}.partial")
+    for file in (path, partial):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    sync_file(partial)
+    os.replace(partial, path)
+    sync_folder(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:

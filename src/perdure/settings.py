@@ -26,6 +26,7 @@ __all__ = [
     "Allowed",
     "Commas",
     "Count",
+    "Form",
     "Limits",
     "NotNegative",
     "Option",
@@ -71,6 +72,15 @@ class Option:
     name: str
 
 
+@dataclass(frozen=True)
+class Form:
+    """In a field's `Annotated`: how a value of another form than the usual ones is read."""
+
+    read: Callable[[Any], Any]
+    """Makes the value from a text, a value or JSON; ValueError with name, value and mend."""
+    example: str
+
+
 class Commas:
     """In a field's `Annotated`: several values may come as one, with commas between."""
 
@@ -87,7 +97,8 @@ class Allowed:
     """What the values of one field may be, as its annotation says."""
 
     type: type
-    """int, float, bool, str, or tuple of str."""
+    """int, float, bool, str, or tuple of str; whatever a `form` makes."""
+    form: Form | None = None
     limits: Limits = Limits()
     choices: tuple[str, ...] = ()
     optional: bool = False
@@ -98,6 +109,8 @@ class Allowed:
         """The value, of a list or one text a tuple; ValueError with name, value and mend."""
         if value is None and self.optional:
             return value
+        if self.form:
+            return self.form.read(value)
         if self.type is tuple:
             value = (value,) if isinstance(value, str) else value
             if isinstance(value, Sequence) and all(isinstance(item, str) for item in value):
@@ -155,6 +168,8 @@ def _allowed(hint: Any) -> Allowed:
                     told["limits"] = extra
                 elif isinstance(extra, Option):
                     told["option"] = extra.name
+                elif isinstance(extra, Form):
+                    told["form"] = extra
                 elif extra is Commas:
                     told["commas"] = True
             hint = hint.__origin__

@@ -25,6 +25,9 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
 class Delta(nn.Module, ABC):
     """What every delta of a linear layer answers."""
 
+    positional: bool = False
+    """Does it act at positions of the prompt, so that it can be shown nothing else?"""
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """`x @ dW.T` for x (..., d_in): (..., d_out), computed the cheap way."""

@@ -1,5 +1,7 @@
 """What is said of prompts: their states, where in them concepts are spoken of, what acts there."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,7 +44,26 @@ class Prompts:
     spoken: tuple[tuple[tuple[str, int], ...], ...]
     """For each prompt (concept, position of its token) in the order of the positions."""
     ends: tuple[int, ...]
-    """For each prompt the position of its end token; padding follows."""
+    """For each prompt the position of its (first) end token."""
+    rests: Tensor | None = None
+    """(N, P), bool: where end tokens and padding are; None is all positions from the end on."""
+
+    def rest(self, prompt: int) -> Tensor:
+        """(P,), bool: where the end tokens and the padding of one prompt are."""
+        if self.rests is not None:
+            return self.rests[prompt]
+        return torch.arange(self.states.shape[1]) >= self.ends[prompt]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Prompts]) -> Prompts:
+        """All prompts of several batches of one length, states in fp32."""
+        rests = [part.rests for part in parts if part.rests is not None]
+        return cls(
+            states=torch.cat([part.states.float() for part in parts]),
+            spoken=tuple(said for part in parts for said in part.spoken),
+            ends=tuple(end for part in parts for end in part.ends),
+            rests=torch.cat(rests) if rests else None,
+        )
 
     def concepts(self, prompt: int) -> tuple[str, ...]:
         """The concepts of one prompt, each once, in order."""
@@ -68,15 +89,15 @@ class PromptDelta:
 
 
 def outputs(deltas: Sequence[PromptDelta], states: Tensor) -> dict[str, Tensor]:
-    """Layer -> `sum_t gate_t A_t B_t c` (N, P, d_out) for states c (N, P, d_in), fp32.
+    """Layer -> `sum_t gate_t A_t B_t c` (N, P, d_out), in the dtype of the states c (N, P, d_in).
 
-    For layers that read the states as they are: then it is computed once a prompt.
+    For layers that read the encoders' states as they are it is computed once a prompt.
     """
     total: dict[str, Tensor] = {}
     for delta in deltas:
         for layer, factors in delta.factors.items():
             A, B = (factor.to(states) for factor in factors)
             with without_autocast(states):
-                own = F.linear(F.linear(states, B), A) * delta.gate[..., None]
+                own = F.linear(F.linear(states, B), A) * delta.gate.to(states)[..., None]
             total[layer] = total[layer] + own if layer in total else own
     return total

@@ -7,6 +7,7 @@ from typing import Any
 from perdure.benchmarks.kind import Data, Kind
 from perdure.classification.registry import CLASSIFIERS
 from perdure.classification.run import FORMAT, derived
+from perdure.classification.settings import FitSettings
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import Column
 
@@ -78,6 +79,7 @@ def asked_of(data: Data) -> dict[str, Any]:
 CLASSIFICATION = Kind(
     format=FORMAT,
     methods=CLASSIFIERS,
+    settings=FitSettings,
     order=_ORDER,
     alike={"backbone": "backbone", "preprocessing": "preprocessing"},
     title=_title,

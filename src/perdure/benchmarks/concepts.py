@@ -9,6 +9,7 @@ from typing import Any
 
 from perdure.benchmarks.kind import Data, Kind
 from perdure.benchmarks.runs import FORMAT
+from perdure.learning.settings import LearnSettings
 from perdure.measuring.matrix import (
     TaskMatrix,
     accuracy_final,
@@ -156,6 +157,7 @@ def _facts(data: Data) -> dict[str, Any]:
 DRAWING = Kind(
     format=FORMAT,
     methods=METHODS,
+    settings=LearnSettings,
     order=_ORDER,
     alike={"base": "base", "encoder": "metric encoder", "pictures": "number of pictures"},
     title=lambda data: str(data["stream"]["name"]),

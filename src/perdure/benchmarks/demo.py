@@ -13,6 +13,7 @@ import torch
 from perdure.bank import Bank
 from perdure.benchmarks.runs import record_of, teach
 from perdure.benchmarks.streams import people
+from perdure.durable import replace_file
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
@@ -54,7 +55,7 @@ def _measure(method: str, sources: dict[str, list[Path]], path: Path) -> Evaluat
     evaluation = evaluate(base, bank, encoder, references=sources)
     print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)
     record = record_of(base, bank, evaluation, people(5), seed=0)
-    (path.parent / f"{method}-seed0.json").write_text(json.dumps(record) + "\n")
+    replace_file(path.parent / f"{method}-seed0.json", (json.dumps(record) + "\n").encode())
     return evaluation
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.tables import Column
 from perdure.methods.protocol import Method
+from perdure.settings import Settings
 
 __all__ = ["Data", "Kind"]
 
@@ -22,6 +23,8 @@ class Kind:
 
     format: int
     methods: Mapping[str, type[Method]]
+    settings: type[Settings]
+    """Of the loop."""
     order: tuple[str, ...]
     """Methods as tables list them; others follow by name."""
     alike: Mapping[str, str]

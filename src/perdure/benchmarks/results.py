@@ -147,9 +147,11 @@ def _check(one: Record, other: Record) -> None:
 
 def _comparable(key: str, record: Record) -> Any:
     value, method = record.data[key], record.kind.methods.get(record.data["method"])
+    # An older record lacks newer options, which were as their defaults are.
     if key == "settings":
+        value = {**record.kind.settings().to_json(), **value}
         return {name: one for name, one in value.items() if name not in _OF_THE_TASK}
-    if key == "config" and method is not None:  # an older record lacks a newer option
+    if key == "config" and method is not None:
         return {**config_to_json(method.Config()), **value}
     return value
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from perdure.cluster import cause, on_cluster
+from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.processes import pool_of
 
@@ -81,10 +81,7 @@ def run_grid(
 def finish(cell: C, work: Work[C]) -> None:
     """Run one cell and write its record, atomically."""
     record = work(cell)
-    cell.record.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = cell.record.with_suffix(".partial")
-    unfinished.write_text(json.dumps(record, separators=(",", ":")) + "\n")
-    os.replace(unfinished, cell.record)
+    replace_file(cell.record, (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
 
 def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:

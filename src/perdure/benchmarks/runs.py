@@ -166,8 +166,6 @@ def record_of(
     base: Base, bank: Bank, evaluation: Evaluation, stream: Stream, *, seed: int
 ) -> dict[str, Any]:
     """What was run, with what, and every raw score; derived numbers are never stored."""
-    files = {bank.concept_file(name) for name in bank.concepts}
-    extra = bank.path / "together.safetensors"
     return {
         "format": FORMAT,
         "kind": "drawing",
@@ -186,8 +184,7 @@ def record_of(
         "peak_memory": peak_memory(base.device),
         "parameters": _trained(bank.tasks[-1].facts),
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
-        "stored_bytes": sum(path.stat().st_size for path in files)
-        + (extra.stat().st_size if extra.exists() else 0),
+        "stored_bytes": sum(bank.stored().values()),
         "pictures": min(len(p) for shown in evaluation.drawn.values() for p in shown.values()),
         "moments": "all",
         "bounds": {name: [b.ceiling, b.floor] for name, b in evaluation.bounds.items()},
@@ -209,7 +206,7 @@ def _together(
     pairs = list(zip(names, names[1:], strict=False))[: cell.pairs]
     references = {}
     for name in names:
-        pixels = read_pictures(sources[name], size=base.size[0]).tensor
+        pixels = read_pictures(sources[name], size=base.size).tensor
         shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
         references[name] = encoder.identities(shown)
     painter = Painter(base, bank)

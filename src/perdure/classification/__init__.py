@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from perdure.lazily import lazily
 
 if TYPE_CHECKING:
-    from perdure.classification.backbone import Backbone
     from perdure.classification.classifier import ContinualClassifier
     from perdure.classification.registry import CLASSIFIERS
     from perdure.classification.run import ClassificationRun, run_classification
     from perdure.classification.settings import FitSettings
+    from perdure.hosts.vision.backbone import Backbone
 
 __all__ = [
     "CLASSIFIERS",
@@ -24,7 +24,7 @@ __getattr__ = lazily(
     __name__,
     {
         "CLASSIFIERS": "perdure.classification.registry",
-        "Backbone": "perdure.classification.backbone",
+        "Backbone": "perdure.hosts.vision.backbone",
         "ClassificationRun": "perdure.classification.run",
         "ContinualClassifier": "perdure.classification.classifier",
         "FitSettings": "perdure.classification.settings",

@@ -13,23 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
-from perdure.adapters import attached
 from perdure.classification import saving
-from perdure.classification.backbone import SMALLWORLD, Backbone
-from perdure.classification.coda_prompt import CodaPrompt, prompted
-from perdure.classification.finetuning import Replay
 from perdure.classification.loop import START, Old, Progress, Task, train
-from perdure.classification.lwf import LwF
-from perdure.classification.moments import gathered, input_moments
+from perdure.classification.moments import input_moments
 from perdure.classification.pictures import Pictures, as_pictures
-from perdure.classification.preprocessing import Preprocessing
-from perdure.classification.registry import build_classifier, check_rate, masks_old_classes
+from perdure.classification.recipes import recipe_of
+from perdure.classification.registry import build_classifier, check_rate
 from perdure.classification.settings import FitSettings
 from perdure.errors import PerdureError
-from perdure.methods.feature_space import FeatureSpace
-from perdure.methods.inflora import InfLoRA, InfLoRALearner
-from perdure.methods.protocol import Kept, Learner
-from perdure.methods.sequential import Sequential
+from perdure.hosts.vision.backbone import SMALLWORLD, Backbone
+from perdure.hosts.vision.preprocessing import Preprocessing
+from perdure.methods.protocol import Kept, Learner, Moments
 from perdure.randomness import generator_of
 
 __all__ = ["ContinualClassifier", "Label"]
@@ -75,6 +69,7 @@ class ContinualClassifier:
         device: str | torch.device | None = None,
     ) -> None:
         self.method = build_classifier(method, options or {}, expected)
+        self.recipe = recipe_of(self.method)
         self.settings = settings or FitSettings()
         check_rate(self.method, self.settings.lr)
         if not isinstance(backbone, Backbone):
@@ -89,7 +84,7 @@ class ContinualClassifier:
         self.kept: tuple[Kept, ...] = ()
         self.facts: tuple[dict[str, float], ...] = ()
         self.weight, self.bias = torch.zeros(0, backbone.width), torch.zeros(0)
-        self.moments: dict[str, Tensor] = {}
+        self.moments: Moments = {}
         self.memory = np.zeros(
             (0, backbone.preprocessing.size, backbone.preprocessing.size, 3), np.uint8
         )
@@ -135,7 +130,7 @@ class ContinualClassifier:
             sizes=(*(len(classes) for classes in self.tasks), len(new)),
             old=Old(
                 tower=self.backbone.twin(before)
-                if isinstance(self.method, LwF) and number
+                if self.recipe.needs_old_model and number
                 else None,
                 weight=self.weight.to(self.backbone.device),
                 bias=self.bias.to(self.backbone.device),
@@ -145,10 +140,16 @@ class ContinualClassifier:
         )
         try:
             self.backbone.fold(self.method.past(self.kept))
-            learner = self._start(pictures, generator)
+            learner = self.recipe.start(
+                self.backbone.shapes,
+                self.kept,
+                generator,
+                self.moments,
+                lambda: input_moments(self.backbone, self._plain(pictures)),
+            )
             facts = train(
                 self.backbone,
-                self.method,
+                self.recipe,
                 learner,
                 head,
                 task,
@@ -156,7 +157,7 @@ class ContinualClassifier:
                 checkpoint=checkpoint,
                 report=report,
             )
-            self._look_at(pictures, learner)
+            moments = self._finished(pictures, learner)
             kept = Kept(tuple(str(label) for label in new), self.method.keep(learner))
         except BaseException:
             self._fold()
@@ -164,11 +165,11 @@ class ContinualClassifier:
         trained = [*learner.parameters(), *head.parameters()]
         facts["trained"] = sum(p.numel() for p in trained if p.requires_grad)
         past = self.kept
-        if isinstance(self.method, Sequential):  # the last task's tensors hold all
+        if self.recipe.last_holds_all:
             past = tuple(Kept(task.concepts, {}) for task in past)
         self._remember(pictures, task.targets, generator)
         self.tasks, self.kept = (*self.tasks, new), (*past, kept)
-        self.facts = (*self.facts, facts)
+        self.facts, self.moments = (*self.facts, facts), moments
         self.weight, self.bias = head.weight.detach().cpu(), head.bias.detach().cpu()
         self._fold()
         return self
@@ -283,45 +284,31 @@ class ContinualClassifier:
                     f"the class {twice[0]!r} was learned in task {number}: a class belongs to one "
                     "task, so leave its pictures out"
                 )
-        if len(set(labels)) == 1 and (masks_old_classes(self.method) or not self.tasks):
+        if len(set(labels)) == 1 and (self.recipe.masks_old_classes or not self.tasks):
             raise ValueError(
                 f"a task of one class ({labels[0]!r}) teaches nothing: the loss of "
                 f"{self.method.name} tells a task's classes apart, so give at least two at once"
             )
         return tuple(sorted(set(labels)))
 
-    def _start(self, pictures: Pictures, generator: torch.Generator) -> Learner:
-        method, shapes = self.method, self.backbone.shapes
-        if isinstance(method, FeatureSpace):
-            nothing = {layer: torch.zeros(d, d) for layer, (_, d) in shapes.items()}
-            moments = self.moments or nothing
-            return method.start(shapes, self.kept, {}, generator, moments=moments)
-        if isinstance(method, InfLoRA):
-            moments = input_moments(self.backbone, self._plain(pictures))
-            return method.start(shapes, self.kept, {}, generator, moments=moments)
-        return method.start(shapes, self.kept, {}, generator)
+    def _finished(self, pictures: Pictures, learner: Learner) -> Moments:
+        """The moments after the task, for which its trained layers may be looked at."""
 
-    def _look_at(self, pictures: Pictures, learner: Learner) -> None:
-        """Measure what the trained layers read, where the method wants to know."""
-        if not isinstance(self.method, FeatureSpace | InfLoRA):
-            return
-        with attached(self.backbone.layers, learner.layer_deltas()):
-            found = input_moments(self.backbone, self._plain(pictures))
-        if isinstance(learner, InfLoRALearner):
-            learner.absorb(found)
-        else:
-            how = self.method.moments_are
-            self.moments = gathered(self.moments, len(self.tasks), found, how)
+        def measure() -> Moments:
+            with self.backbone.attached(learner.layer_deltas()):
+                return input_moments(self.backbone, self._plain(pictures))
+
+        return self.recipe.finish(learner, self.moments, len(self.tasks), measure)
 
     def _remember(self, pictures: Pictures, targets: Tensor, generator: torch.Generator) -> None:
         """Keep a few pictures of each new class, at the backbone's size, where the method does."""
-        if not isinstance(self.method, Replay):
+        if not self.recipe.pictures:
             return
         size = self.memory.shape[1:3]
         for target in targets.unique():
             own = (targets == target).nonzero()[:, 0]
             chosen = own[torch.randperm(len(own), generator=generator)]
-            for index in chosen[: self.method.config.pictures].tolist():
+            for index in chosen[: self.recipe.pictures].tolist():
                 picture = Image.fromarray(pictures[index]).resize(size, Image.Resampling.BICUBIC)
                 self.memory = np.concatenate([self.memory, np.asarray(picture)[None]])
                 self.memory_targets = torch.cat([self.memory_targets, target[None]])
@@ -337,9 +324,7 @@ class ContinualClassifier:
 
     @torch.no_grad()
     def _features(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.method, CodaPrompt):
-            return prompted(self.backbone, self.method.components(self.kept), pixels)
-        return self.backbone.features(pixels)
+        return self.recipe.features(self.backbone, pixels, self.kept, None)
 
 
 def grown(weight: Tensor, bias: Tensor, count: int, generator: torch.Generator) -> nn.Linear:

@@ -20,14 +20,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from perdure.classification.backbone import Backbone
 from perdure.errors import PerdureError
+from perdure.hosts.vision.backbone import Backbone
 from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
     Method,
+    Moments,
     Shapes,
 )
 
@@ -144,7 +145,7 @@ class CodaPrompt(Method):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         count, length = self.config.components, self.config.length
         old = self.components(past)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from perdure.adapters.delta import without_autocast
-from perdure.classification.backbone import Backbone
+from perdure.hosts.vision.backbone import Backbone
 
 __all__ = ["gathered", "input_moments", "readers"]
 
@@ -41,7 +41,7 @@ def input_moments(backbone: Backbone, batches: Iterable[Tensor]) -> dict[str, Te
         return hook
 
     handles = [
-        backbone.layers[name].register_forward_pre_hook(watch(name))
+        backbone.layers[name].module.register_forward_pre_hook(watch(name))
         for name in dict.fromkeys(leading.values())
     ]
     try:

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from perdure.classification.backbone import EMBEDDED, SMALLWORLD, Backbone
 from perdure.classification.pictures import Split
 from perdure.classification.streams import open_stream
+from perdure.durable import sync_file, sync_folder
+from perdure.hosts.vision.backbone import EMBEDDED, SMALLWORLD, Backbone
 from perdure.smallworld.train.loop import Schedule, train
 
 __all__ = ["Pretraining", "pretrain"]
@@ -123,7 +124,11 @@ def _write(model: Pretraining, facts: Mapping[str, object], folder: Path) -> Pat
     shutil.copy(EMBEDDED[SMALLWORLD] / "preprocessor_config.json", partial)
     (partial / "recipe.json").write_text(json.dumps(facts, indent=1) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
+    for file in partial.iterdir():
+        sync_file(file)
+    sync_folder(partial)
     partial.replace(folder)
+    sync_folder(folder.parent)
     return folder
 
 

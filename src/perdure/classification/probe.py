@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from perdure.methods.apart import Apart
-from perdure.methods.protocol import Deltas, Kept, Learner, Shapes
+from perdure.methods.protocol import Deltas, Kept, Learner, Moments, Shapes
 
 __all__ = ["LinearProbe"]
 
@@ -29,7 +29,7 @@ class LinearProbe(Apart):
         rows: Mapping[str, Tensor],
         generator: torch.Generator,
         *,
-        moments: Tensor | None = None,
+        moments: Moments | None = None,
     ) -> Learner:
         return Learner({}, {})
 

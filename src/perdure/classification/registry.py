@@ -8,20 +8,20 @@ from typing import Any
 
 from perdure.classification.coda_prompt import CodaPrompt
 from perdure.classification.finetuning import FineTuning, MaskedFineTuning, Replay
+from perdure.classification.inflora import InfLoRA
 from perdure.classification.lwf import LwF
 from perdure.classification.probe import LinearProbe
+from perdure.classification.recipes import planned
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.ewc import EWC
 from perdure.methods.feature_space import FeatureSpace
-from perdure.methods.inflora import InfLoRA
 from perdure.methods.joint import Joint
 from perdure.methods.lora import LoRA
 from perdure.methods.protocol import Method
 from perdure.methods.registry import build_from
-from perdure.methods.sequential import SequentialFull
 from perdure.methods.stamina import Stamina
 
-__all__ = ["CLASSIFIERS", "build_classifier", "check_rate", "masks_old_classes", "rates_of"]
+__all__ = ["CLASSIFIERS", "build_classifier", "check_rate"]
 
 CLASSIFIERS: Mapping[str, type[Method]] = MappingProxyType(
     {
@@ -55,22 +55,14 @@ the classes themselves are for drawing, where the loss and the layers are others
 def build_classifier(name: str, options: Mapping[str, Any], tasks: int | None = None) -> Method:
     """The method with these options; ValueError names what exists where one does not.
 
-    Where it is known how many ``tasks`` there will be, InfLoRA's T is that, and CODA-Prompt shares
-    its 100 components among them, as their public codes do.
+    Where it is known how many ``tasks`` there will be, some methods plan for it: see `planned`.
     """
     if tasks is not None and tasks < 1:
         raise ValueError(f"the number of tasks expected is {tasks}, but must be at least 1")
     own: dict[str, Any] = {"penalty": PENALTIES[name]} if name in PENALTIES else {}
-    if tasks is not None and name == InfLoRA.name:
-        own["tasks"] = tasks
-    if tasks is not None and name == CodaPrompt.name:
-        own["components"] = max(1, 100 // tasks)
+    if tasks is not None:
+        own |= planned(name, tasks)
     return build_from(CLASSIFIERS, name, {**own, **options})
-
-
-def masks_old_classes(method: Method) -> bool:
-    """Is a task's cross-entropy over its own classes alone?"""
-    return not isinstance(method, FineTuning) or method.masked
 
 
 def check_rate(method: Method, lr: float | None) -> None:
@@ -79,10 +71,3 @@ def check_rate(method: Method, lr: float | None) -> None:
         raise ValueError(
             f"lr has no effect: {method.name} trains the head alone, whose rate is head_lr"
         )
-
-
-def rates_of(method: Method) -> tuple[float, float]:
-    """Learning rates of what the method trains and of the head, where the user gave none."""
-    if isinstance(method, CodaPrompt):
-        return 1e-3, 1e-3
-    return (5e-5 if isinstance(method, SequentialFull) else 5e-4), 5e-4

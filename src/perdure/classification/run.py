@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from perdure.classification.registry import CLASSIFIERS, build_classifier, check
 from perdure.classification.saving import INDEX
 from perdure.classification.settings import FitSettings
 from perdure.classification.streams import open_stream
-from perdure.durable import write_file
+from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.machine import environment, peak_memory
 from perdure.measuring.matrix import (
@@ -234,6 +233,4 @@ def _read(path: Path) -> Any:
 
 
 def _replace(path: Path, values: Any) -> None:
-    partial = path.with_suffix(".partial")
-    write_file(partial, json.dumps(values).encode())
-    os.replace(partial, path)
+    replace_file(path, json.dumps(values).encode())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from perdure.classification.moments import readers
-from perdure.durable import sync_folder, write_file
+from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.methods.protocol import Kept
 
@@ -67,11 +66,7 @@ def write(folder: Path, state: State) -> None:
         "layers": list(state.moments),
         "state": _put(folder, "state", whole),
     }
-    partial = folder / f"{INDEX}.partial"
-    write_file(partial, (json.dumps(index, indent=1) + "\n").encode())
-    sync_folder(folder)
-    os.replace(partial, folder / INDEX)
-    sync_folder(folder)
+    replace_file(folder / INDEX, (json.dumps(index, indent=1) + "\n").encode())
     named = {index["state"], *(task["file"] for task in index["tasks"])}
     for kind in ("task", "state"):
         for path in folder.glob(f"{kind}-*.safetensors"):
@@ -116,7 +111,5 @@ def _put(folder: Path, kind: str, tensors: Mapping[str, Tensor]) -> str:
     data = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     name = f"{kind}-{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
     if not (folder / name).exists():
-        partial = folder / f"{name}.partial"
-        write_file(partial, data)
-        os.replace(partial, folder / name)
+        replace_file(folder / name, data)
     return name

@@ -22,7 +22,6 @@ Given = Mapping[str, Any]
 """Field -> value, of the options that were given; what is not in it is as elsewhere decided."""
 
 _SENTENCE = re.compile(r".*?[^.]\.(?= [^a-z]|$)|.*")
-_METAVARS = {int: "<int>", float: "<float>", str: "<str>", tuple: "<str>", bool: None}
 
 
 def with_options(
@@ -97,17 +96,26 @@ def _options(usual: Settings, without: Collection[str]) -> Iterator[inspect.Para
         option = typer.Option(
             f"{flag}/--no-{flag[2:]}" if one.type is bool else flag,
             help=f"{sentence}  [default: {value}]" if value else sentence,
-            metavar=f"[{'|'.join(one.choices)}]" if one.choices else _METAVARS[one.type],
+            metavar=_metavar(one),
             show_default=False,
         )
         # Texts as they are: the dataclass reads and refuses them, as it does a Python call's.
-        taken: Any = bool if one.type is bool else list[str] if one.type is tuple else str
+        several = one.type is tuple and not one.form
+        taken: Any = bool if one.type is bool else list[str] if several else str
         yield inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
             annotation=Annotated[taken | None, option],
         )
+
+
+def _metavar(one: Allowed) -> str | None:
+    if one.form:
+        return f"<{one.form.example}>"
+    if one.choices:
+        return f"[{'|'.join(one.choices)}]"
+    return {int: "<int>", float: "<float>", bool: None}.get(one.type, "<str>")
 
 
 def _shown(name: str, one: Allowed, value: Any) -> str:

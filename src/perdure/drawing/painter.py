@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perdure.adapters import Token
+from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
@@ -93,6 +93,7 @@ class Painter:
             shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
             groups.setdefault(shared[self.method.mixes_by], []).append(place)
         pictures: dict[int, Image.Image] = {}
+        wanted = self.base.fitting(chosen.size)
         with self._session(texts) as session:
             boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
@@ -104,9 +105,10 @@ class Painter:
                         said,
                         seeds=[seeds[i] for i in batch],
                         negative=chosen.negative,
-                        added=self._added(session, said),
+                        said=self._in_prompts if self.method.acts_in_prompts else None,
                         by_layer=self._by_layer(session, said),
                         regions=boxes,
+                        size=wanted,
                         **arguments,
                     )
                     pictures |= dict(zip(batch, out, strict=True))
@@ -117,14 +119,16 @@ class Painter:
     def fingerprint(self, prompt: str) -> str:
         """Of all that decides how a prompt is drawn, but for seeds and settings.
 
-        SHA-256 of the text's states, the folded deltas and what is added to keys and values: on one
-        machine equal fingerprints draw equal pictures, whatever else the banks hold.
+        SHA-256 of the text's states, the folded deltas and what acts in the prompt: on one machine
+        equal fingerprints draw equal pictures, whatever else the banks hold.
         """
         with self._session([prompt]) as session:
-            states = session.conditioning([prompt]).by_layer
-            decides = {"states": states, **self._mixed(session, prompt)}
-            added = self._added(session, [prompt])
-        decides |= {f"added {layer}": extra for layer, extra in added.items()}
+            said = session.conditioning([prompt])
+            decides = {"states": said.by_layer, **self._mixed(session, prompt)}
+        for task, delta in enumerate(self._in_prompts(said.prompts)):
+            decides[f"gate {task}"] = delta.gate
+            for layer, (A, B) in delta.factors.items():
+                decides |= {f"A {task} {layer}": A, f"B {task} {layer}": B}
         digest = hashlib.sha256()
         for name, tensor in sorted(decides.items()):
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
@@ -161,19 +165,16 @@ class Painter:
         with self.base.autocast():
             return session.conditioning(prompts).by_layer
 
-    @torch.no_grad()
-    def _added(self, session: Session, prompts: Sequence[str]) -> Deltas:
-        """What the method adds for these prompts, computed once."""
-        if not self.method.acts_in_prompts:
-            return {}
-        said = session.conditioning(prompts).prompts
-        return session.added(self.method.in_prompts(self.kept, said), said)
+    def _in_prompts(self, prompts: Prompts) -> Sequence[PromptDelta]:
+        return self.method.in_prompts(self.kept, prompts)
 
+    @torch.no_grad()
     def _region(self, session: Session, region: Region) -> Boxed:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
         said = session.conditioning([region.phrase])
-        return session.region(region.box, said, self._added(session, [region.phrase]))
+        added = session.added(self._in_prompts(said.prompts), said.prompts)
+        return session.region(region.box, said, added)
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from perdure.hosts.size import AnySize
 from perdure.settings import Count, Limits, NotNegative, Settings
 
 __all__ = ["DrawSettings"]
@@ -22,6 +23,8 @@ class DrawSettings(Settings):
     """Classifier-free guidance; where not given, what the base advises, else 7.5."""
     negative: str = ""
     """What the pictures should not show."""
+    size: AnySize | None = None
+    """Width and height, such as 768x512; the base's own by default."""
     count: Count = 1
     """Pictures of each prompt."""
     seed: Annotated[int, Limits(least=0, most=2**32 - 1)] = 0

@@ -1,7 +1,7 @@
 """What is frozen, in both domains: named target layers, `W_init`, folding, and deltas run live."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,8 +12,11 @@ from torch.nn import functional as F
 
 from perdure import precision
 from perdure.adapters.delta import Delta
+from perdure.adapters.prompts import PromptDelta, outputs
 
-__all__ = ["Frozen", "Layer", "Reads", "adding", "attached", "fold_into"]
+__all__ = ["Frozen", "Layer", "Reads", "acting", "adding", "attached", "fold_into"]
+
+_ALL = slice(None)
 
 Reads = Literal["prompt", "text", "joined", "picture"]
 """What a layer's inputs are: the encoders' states as they are, the text stream at that depth, text
@@ -51,11 +54,19 @@ class Layer:
         whole[..., self.rows] += extra.to(output.dtype)
         return whole
 
+    def plus_at(self, output: Tensor, extra: Tensor, positions: slice, n: slice = _ALL) -> Tensor:
+        """The same at some positions of some rows of a batch (N, positions, d_out)."""
+        whole = output.clone()
+        whole[n, positions, self.rows or _ALL] += extra.to(output.dtype)
+        return whole
+
 
 class Frozen(ABC):
     """A model whose weights change only through `fold`, always from `W_init`."""
 
     device: torch.device
+    text: slice = slice(None)
+    """Where, in the pass that runs, the text is in a sequence of text and picture."""
 
     def __init__(self) -> None:
         self.layers: Mapping[str, Layer] = {}
@@ -84,7 +95,7 @@ class Frozen(ABC):
 
     def attached(self, deltas: Mapping[str, Delta]) -> AbstractContextManager[None]:
         """A block in which these deltas run live: see `attached`."""
-        return attached(self.layers, deltas)
+        return attached(self.layers, deltas, lambda: self.text)
 
     @property
     def fast_bf16(self) -> bool:
@@ -96,13 +107,22 @@ class Frozen(ABC):
         return precision.autocast(self.device)
 
 
+def _everywhere() -> slice:
+    return slice(None)
+
+
 @contextmanager
-def attached(layers: Mapping[str, Layer], deltas: Mapping[str, Delta]) -> Iterator[None]:
+def attached(
+    layers: Mapping[str, Layer],
+    deltas: Mapping[str, Delta],
+    text: Callable[[], slice] = _everywhere,
+) -> Iterator[None]:
     """Within the block a layer returns its own output plus what its delta makes of its input.
 
-    Layers without a delta are left alone; two nested blocks add up. With gradient checkpointing
-    call `backward` inside the block, because it runs the layers a second time. ValueError where a
-    delta names no layer.
+    A delta that is `positional` sees the text alone: of a layer that reads text and picture in one
+    sequence, the positions that ``text`` says. Layers without a delta are left alone; two nested
+    blocks add up. With gradient checkpointing call `backward` inside the block, because it runs the
+    layers a second time. ValueError where a delta names no layer.
     """
     _check_known(deltas, layers)
 
@@ -111,6 +131,8 @@ def attached(layers: Mapping[str, Layer], deltas: Mapping[str, Delta]) -> Iterat
             module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor
         ) -> Tensor:
             x = args[0] if args else kwargs["input"]
+            if delta.positional and layer.reads == "joined":
+                return layer.plus_at(output, layer.output(delta, x[:, text()]), text())
             return layer.plus(output, layer.output(delta, x))
 
         return hook
@@ -148,6 +170,51 @@ def adding(
     handles = [
         layers[name].module.register_forward_hook(hook_of(layers[name], extra))
         for name, extra in added.items()
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def acting(
+    layers: Mapping[str, Layer],
+    deltas: Sequence[PromptDelta],
+    rows: Callable[[int], slice],
+    text: Callable[[], slice] = _everywhere,
+) -> Iterator[None]:
+    """Within the block these deltas run live on the text of some rows of a pass.
+
+    For layers whose inputs change from block to block and from step to step, where nothing can be
+    computed once a prompt. ``rows`` as in `adding`, ``text`` as in `attached`. No layer is touched
+    that no delta has factors for.
+    """
+    named = {name for delta in deltas for name in delta.factors}
+    _check_known(named, layers)
+
+    def hook_of(name: str, layer: Layer) -> Callable[..., Tensor]:
+        own = [
+            PromptDelta({name: delta.factors[name]}, delta.gate)
+            for delta in deltas
+            if name in delta.factors
+        ]
+
+        def hook(
+            module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor
+        ) -> Tensor:
+            x, n = args[0] if args else kwargs["input"], rows(len(output))
+            if n.start == n.stop:
+                return output
+            positions = text() if layer.reads == "joined" else _ALL
+            return layer.plus_at(output, outputs(own, x[n, positions])[name], positions, n)
+
+        return hook
+
+    handles = [
+        layers[name].module.register_forward_hook(hook_of(name, layers[name]), with_kwargs=True)
+        for name in sorted(named)
     ]
     try:
         yield

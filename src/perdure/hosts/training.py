@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from perdure.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoint
+from perdure.durable import replace_file, sync_file
 from perdure.errors import PerdureError
 
 __all__ = ["Progress", "run_steps"]
@@ -99,8 +100,9 @@ def run_steps(
             report(Progress(step=step + 1, steps=steps, left=left, **last))
             ready = (step + 1) % checkpoint_every == 0 or step + 1 == steps
             if checkpoint is not None and ready:
-                if lines is not None:
+                if lines is not None and log is not None:
                     lines.flush()
+                    sync_file(log)  # never shorter than its checkpoint says
                 now = {**about, "step": step + 1, "seconds": spent + time.monotonic() - began}
                 save_checkpoint(
                     checkpoint,
@@ -130,4 +132,4 @@ def _check_asked(checkpoint: Path, asked: Mapping[str, object] | None) -> None:
 def _cut_log(path: Path, done: int) -> None:
     """Drop the lines that a killed run wrote after its last checkpoint."""
     lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
-    path.write_text("".join(lines[:done]))
+    replace_file(path, "".join(lines[:done]).encode())

@@ -31,7 +31,7 @@ class Replay:
 def prior(session: Session, settings: LearnSettings) -> Latents:
     """Latents of the prior prompt's pictures, drawn by the untouched base."""
     seeds = [seed_of(settings.seed, k) for k in range(settings.prior_pictures)]
-    return _drawn(session, settings.prior, seeds, num_inference_steps=25)
+    return _drawn(session, settings.prior, seeds, size=settings.size, num_inference_steps=25)
 
 
 def replayed(
@@ -58,7 +58,8 @@ def replayed(
         session.fold(method.mix(kept, [name]))
         seeds = [seed_of(settings.seed, len(kept), index, k) for k in range(method.replays)]
         prompt = templates[name][0].format(f"<{name}>")
-        drawn = _drawn(session, prompt, seeds, num_inference_steps=steps, guidance_scale=1.0)
+        arguments = {"num_inference_steps": steps, "guidance_scale": 1.0}
+        drawn = _drawn(session, prompt, seeds, size=settings.size, **arguments)
         replays[name] = Replay(latents=drawn, prompt=prompt)
     session.fold({})
     return replays

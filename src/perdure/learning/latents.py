@@ -41,8 +41,9 @@ def cache(base: Base, pictures: Tensor, *, flip: bool = False) -> Latents:
 def reconstruction(base: Base, pictures: Pictures, latents: Latents) -> tuple[float, str]:
     """PSNR in dB of the pictures through the autoencoder, and a warning where it is far too low.
 
-    A base says in `perdure.json` what it reaches on its own kind of pictures; without that, 20 dB
-    (a usual photographic autoencoder has 25 and more) is asked for.
+    A base says in `perdure.json` what it reaches on its own kind of pictures (`psnr`; without that,
+    20 dB is asked for: a usual photographic autoencoder has 25 and more), and which these are and
+    what to take for others (`pictures`).
     """
     drawn = base.decode(latents.mean[: len(pictures)]).cpu()
     error = (drawn - pictures.tensor).square().mean(dim=(1, 2, 3)) / 4
@@ -53,10 +54,5 @@ def reconstruction(base: Base, pictures: Pictures, latents: Latents) -> tuple[fl
     return psnr, (
         f"The base {base.name!r} cannot even reproduce these pictures ({psnr:.1f} dB through its "
         f"autoencoder, {own:.0f} dB on its own kind of pictures), so it cannot learn them well. "
-        + (
-            "smallworld is for its own drawn world; for photographs take a photographic base, for "
-            "example --base stable-diffusion-v1-5/stable-diffusion-v1-5."
-            if base.name == "smallworld"
-            else "Take a base that was trained on pictures of this kind."
-        )
+        + str(base.hints.get("pictures", "Take a base that was trained on pictures of this kind."))
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from perdure.adapters import Token
 from perdure.bank import Bank, TaskRecord
+from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Session
@@ -73,9 +73,8 @@ class Task:
 
     def save(self, path: Path) -> None:
         """Write the request, atomically."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({**asdict(self), "settings": self.settings.to_json()}))
-        os.replace(partial, path)
+        values = {**asdict(self), "settings": self.settings.to_json()}
+        replace_file(path, json.dumps(values).encode())
 
     @classmethod
     def load(cls, path: Path) -> Task:
@@ -137,7 +136,7 @@ def learn(
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
-            name: read_pictures(source, size=base.size[0], fit=chosen.fit)
+            name: read_pictures(source, size=base.fitting(chosen.size), fit=chosen.fit)
             for name, source in concepts.items()
         }
         task = Task(
@@ -194,7 +193,7 @@ def resume(
                 "`perdure learn --discard`."
             )
         pictures = {
-            name: read_pictures(files, size=base.size[0], fit=task.settings.fit)
+            name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
             for name, files in task.sources.items()
         }
         for name, read in pictures.items():

@@ -18,6 +18,7 @@ from perdure.adapters import Prompts, Token
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning
 from perdure.hosts.diffusion.session import Session
+from perdure.hosts.size import Size
 from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
@@ -109,6 +110,11 @@ class Step:
     prior: Latents | None
     replay: Mapping[str, Replay]
 
+    @property
+    def size(self) -> Size:
+        """Of the pictures."""
+        return self.session.base.fitting(self.settings.size)
+
     def gradients(self, number: int) -> tuple[float, float]:
         """Fill the gradients of one optimiser step; the denoising loss and the weighted penalty."""
         settings, generator = self.settings, generator_of(self.settings.seed, number)
@@ -147,11 +153,7 @@ class Step:
         texts = dict.fromkeys((*alone, *self.settings.templates))
         prompts = [t.format(f"<{name}>") for name in self.learner.tokens() for t in texts]
         parts = [self._said(prompts[i : i + 32]).prompts for i in range(0, len(prompts), 32)]
-        return Prompts(
-            states=torch.cat([part.states.float() for part in parts]),
-            spoken=tuple(said for part in parts for said in part.spoken),
-            ends=tuple(end for part in parts for end in part.ends),
-        )
+        return Prompts.joined(parts)
 
     def _said(self, prompts: Sequence[str]) -> Conditioning:
         rows, kind = self.learner.tokens(), self.settings.token
@@ -190,5 +192,5 @@ class Step:
             conditioning = self._said(prompts)
             self.learner.read(conditioning.prompts)
             noised = objective.noised(x, noise, t)
-            said = session.predict(noised, t, conditioning, session.base.size)
+            said = session.predict(noised, t, conditioning, self.size)
         return F.mse_loss(said.float(), objective.target(x, noise, t))

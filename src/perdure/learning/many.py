@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ import torch
 
 from perdure.bank import Bank, TaskRecord
 from perdure.cluster import cause, on_cluster
+from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import (
@@ -56,9 +56,7 @@ class Request:
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self)))
-        os.replace(partial, path)
+        replace_file(path, json.dumps(asdict(self)).encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,7 +275,9 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
         latents = {
             name: cache(
                 base,
-                read_pictures(_source(files), size=base.size[0], fit=settings.fit).tensor,
+                read_pictures(
+                    _source(files), size=base.fitting(settings.size), fit=settings.fit
+                ).tensor,
                 flip=settings.flip,
             )
             for name, files in request.sources.items()

@@ -1,4 +1,4 @@
-"""Pictures: a folder or a few files become one square float tensor, or one clear sentence."""
+"""Pictures: a folder or a few files become one float tensor, or one clear sentence."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Pictures:
     """Pictures ready to be encoded, in the order of `files`."""
 
     tensor: torch.Tensor
-    """float32 (N, 3, size, size), RGB in [-1, 1]."""
+    """float32 (N, 3, height, width), RGB in [-1, 1]."""
 
     files: tuple[Path, ...]
     """The N files that the tensor was read from."""
 
     digest: str
-    """SHA-256 over the N decoded square pictures: a resume with other pictures is refused by it."""
+    """SHA-256 over the N pictures as they are encoded: a resume with others is refused by it."""
 
     notes: tuple[str, ...] = ()
     """Sentences for the user: what was left out, enlarged or looks alike."""
@@ -54,33 +54,35 @@ class Pictures:
 def read_pictures(
     source: Path | str | Sequence[Path | str],
     *,
-    size: int,
+    size: int | tuple[int, int],
     fit: Fit = "crop",
     max_pixels: int = MAX_PIXELS,
     max_pictures: int = MAX_PICTURES,
 ) -> Pictures:
-    """Read JPEG, PNG, WebP and (with pillow-heif) HEIC pictures as one tensor of squares.
+    """Read JPEG, PNG, WebP and (with pillow-heif) HEIC pictures as one tensor.
 
     Args:
         source: a folder (hidden files and sub-folders are ignored, the rest is read in the order of
             the names), one file, or several files (read in the order given).
-        size: side of the squares in pixels.
-        fit: "crop" keeps the centre square; "letterbox" keeps the whole picture and pads it with
-            the mean colour of its own edge.
+        size: width and height in pixels; one number is a square.
+        fit: "crop" keeps the centre; "letterbox" keeps the whole picture and pads it with the mean
+            colour of its own edge.
         max_pixels: a picture with more pixels is refused before it is decoded.
         max_pictures: more files than this are refused before one is opened.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit greyscale is scaled to 8
     bits, an animation gives its first frame; the picture is resized with Lanczos. Exact duplicates
-    are left out, near ones are reported. A picture whose decisive side (the shorter for "crop", the
-    longer for "letterbox") is below `size` is enlarged and reported; below `size / 2` left out.
+    are left out, near ones are reported. A picture that has to be enlarged is reported; one that
+    would have to be more than twice as large is left out.
 
     Raises:
         PerdureError: naming the file and the mend, for anything that cannot be read.
         ValueError: for a `size` or `fit` that does not exist.
     """
-    if size < 1:
+    width, height = wanted = (size, size) if isinstance(size, int) else size
+    if width < 1 or height < 1:
         raise ValueError(f"size must be a positive number of pixels, not {size!r}")
+    text = f"{width}x{height}"
     if fit not in ("crop", "letterbox"):
         raise ValueError(f"fit must be 'crop' or 'letterbox', not {fit!r}")
 
@@ -95,23 +97,24 @@ def read_pictures(
     seen: dict[str, Path] = {}
     for path in paths:
         picture = _read_rgb(path, max_pixels)
-        width, height = picture.size
-        pixels = hashlib.sha256(f"{width}x{height}:".encode() + picture.tobytes()).hexdigest()
+        own = "{}x{}".format(*picture.size)
+        pixels = hashlib.sha256(f"{own}:".encode() + picture.tobytes()).hexdigest()
         if (twin := seen.setdefault(pixels, path)) is not path:
             notes.append(f"{path} is the same picture as {twin}: left out.")
             continue
 
-        side = min(picture.size) if fit == "crop" else max(picture.size)
-        if 2 * side < size:
+        scales = [new / old for new, old in zip(wanted, picture.size, strict=True)]
+        scale = max(scales) if fit == "crop" else min(scales)
+        if scale > 2:
             notes.append(
-                f"{path} is too small ({width}x{height} pixels, {size} wanted): left out; take a"
-                " larger version."
+                f"{path} is too small ({own} pixels, {text} wanted): left out; take a larger"
+                " version."
             )
             continue
-        if side < size:
+        if scale > 1:
             notes.append(
-                f"{path} is small ({width}x{height} pixels, {size} wanted): enlarged; a larger"
-                " version would be learned better."
+                f"{path} is small ({own} pixels, {text} wanted): enlarged; a larger version would"
+                " be learned better."
             )
 
         thumbnail = _Thumbnail(picture)
@@ -121,12 +124,12 @@ def read_pictures(
                     f"{path} looks almost like {other}: kept; different pictures teach more."
                 )
                 break
-        kept.append((path, _square(picture, size, fit), thumbnail))
+        kept.append((path, _fitted(picture, wanted, fit), thumbnail))
 
     if not kept:
         raise PerdureError(
-            f"None of the {len(paths)} pictures is large enough for {size}x{size} pixels: give"
-            f" pictures of at least {size} pixels on the shorter side."
+            f"None of the {len(paths)} pictures is large enough for {text} pixels: give larger"
+            " versions, or choose a smaller --size."
         )
     pixels_NHWC = np.stack([np.asarray(square) for _, square, _ in kept])
     tensor = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1.0
@@ -254,19 +257,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _square(picture: Image.Image, size: int, fit: Fit) -> Image.Image:
+def _fitted(picture: Image.Image, wanted: tuple[int, int], fit: Fit) -> Image.Image:
     lanczos = Image.Resampling.LANCZOS
     if fit == "crop":
-        return ImageOps.fit(picture, (size, size), lanczos)
-    scale = size / max(picture.size)
+        return ImageOps.fit(picture, wanted, lanczos)
+    scale = min(new / old for new, old in zip(wanted, picture.size, strict=True))
     width, height = (max(1, round(side * scale)) for side in picture.size)
     small = picture.resize((width, height), lanczos)
     pixels = np.asarray(small)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     red, green, blue = (round(float(mean)) for mean in edge.mean(axis=0))
-    square = Image.new("RGB", (size, size), (red, green, blue))
-    square.paste(small, ((size - width) // 2, (size - height) // 2))
-    return square
+    padded = Image.new("RGB", wanted, (red, green, blue))
+    padded.paste(small, ((wanted[0] - width) // 2, (wanted[1] - height) // 2))
+    return padded
 
 
 class _Thumbnail:

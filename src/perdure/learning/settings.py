@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from perdure.hosts.size import AnySize
 from perdure.settings import Count, NotNegative, Option, Seed, Settings
 
 __all__ = ["LearnSettings"]
@@ -38,8 +39,10 @@ class LearnSettings(Settings):
     place, with which no text encoder runs while it learns. The default is the method's own."""
     templates: Annotated[tuple[str, ...], Option("template")] = ("a photo of {}",)
     """Training prompts; `{}` stands for the concept token."""
+    size: AnySize | None = None
+    """Width and height to learn at, such as 768x512; the base's own by default."""
     fit: Literal["crop", "letterbox"] = "crop"
-    """Square crop about the centre, or the whole picture with a border."""
+    """What of a picture fits into the size: a crop about the centre, or all of it with a border."""
     flip: bool = False
     """Also learn from mirrored pictures; leave it off for faces and lettering."""
     prior: str = ""

@@ -99,11 +99,7 @@ def learn_together(
     texts = prompts_of(templates, settings.seed)
     with torch.no_grad():
         parts = [session.conditioning(texts[i : i + 32]).prompts for i in range(0, len(texts), 32)]
-    prompts = Prompts(
-        states=torch.cat([part.states.float() for part in parts]),
-        spoken=tuple(said for part in parts for said in part.spoken),
-        ends=tuple(end for part in parts for end in part.ends),
-    )
+    prompts = Prompts.joined(parts)
     learner = method.start_together(
         session.shapes,
         kept,

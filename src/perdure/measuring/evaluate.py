@@ -121,7 +121,7 @@ def evaluate(
     if isinstance(references, str | Path):
         references = _folders(Path(references), bank.concepts)
     real = {
-        name: read_pictures(source, size=base.size[0]).tensor
+        name: read_pictures(source, size=base.size).tensor
         for name, source in (references or {}).items()
     }
     images = {name: _images(tensor) for name, tensor in real.items()}

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from perdure.durable import replace_file
 from perdure.measuring.scores import SCORES
 
 Row = tuple[float | None, ...]
@@ -143,8 +144,8 @@ class TaskMatrix:
         return cls(tasks=data["tasks"], scores=scores, higher_is_better=data["higher_is_better"])
 
     def save(self, path: str | Path) -> None:
-        """Write `to_json` to a file."""
-        Path(path).write_text(self.to_json() + "\n", encoding="utf-8")
+        """Write `to_json` to a file, replacing it whole."""
+        replace_file(Path(path), (self.to_json() + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "TaskMatrix":

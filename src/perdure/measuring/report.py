@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from perdure.durable import replace_file
 from perdure.measuring.contents import (
     Concept,
     Definition,
@@ -40,10 +41,8 @@ def write_report(path: str | Path, data: Report) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a text file, replacing it whole; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
+    staged = path.with_name(f".{path.name}.{os.getpid()}.part")  # its own, if two write one page
+    replace_file(path, text.encode(), staged=staged)
 
 
 def render_report(data: Report) -> str:

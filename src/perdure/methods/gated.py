@@ -26,6 +26,7 @@ Ends = Literal["mean", "sum", "none"]
 class GatedLowRank(LowRank):
     """`A B` whose output is multiplied by a gate a position, set anew for every pass."""
 
+    positional = True
     gate: Tensor | None = None
     """(N, P); None before the first prompts are read, and then nothing is gated."""
 
@@ -110,7 +111,7 @@ def gate_of(prompts: Prompts, tasks: Sequence[tuple[str, ...]], ends: Ends) -> T
     count, length = prompts.states.shape[:2]
     gate = torch.zeros(len(tasks), count, length)
     task_of = {name: index for index, names in enumerate(tasks) for name in names}
-    for n, (spoken, end) in enumerate(zip(prompts.spoken, prompts.ends, strict=True)):
+    for n, spoken in enumerate(prompts.spoken):
         if not spoken:
             continue
         speaks = set()
@@ -120,5 +121,5 @@ def gate_of(prompts: Prompts, tasks: Sequence[tuple[str, ...]], ends: Ends) -> T
                 speaks.add(task_of[name])
         share = {"mean": 1 / max(1, len(speaks)), "sum": 1.0, "none": 0.0}[ends]
         for task in speaks:
-            gate[task, n, end:] = share
+            gate[task, n, prompts.rest(n)] = share
     return gate.to(prompts.states.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from perdure.adapters import Prompts
 
-__all__ = ["Conditioning", "Encoded"]
+__all__ = ["Conditioning", "Encoded", "Places"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +27,15 @@ class Encoded:
         return Encoded(
             states=self.states[index], beside={key: t[index] for key, t in self.beside.items()}
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where, in the states of N prompts, concepts are spoken of and text ends: see `Prompts`."""
+
+    spoken: tuple[tuple[tuple[str, int], ...], ...]
+    ends: tuple[int, ...]
+    rests: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -15,18 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from perdure.errors import PerdureError
-from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.objective import Objective
-from perdure.hosts.diffusion.tokens import Vocabulary
+from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
 from perdure.hosts.frozen import Layer, Reads
+from perdure.hosts.size import Size
 
 __all__ = ["KEYS_VALUES", "Family", "Size"]
 
 KEYS_VALUES = "keys-values"
 """The default set of target layers, a part of every other one."""
-
-Size = tuple[int, int]
-"""Width and height of a picture in pixels."""
 
 
 class Family(ABC):
@@ -39,6 +37,11 @@ class Family(ABC):
     """The pipeline's part that denoises and holds the target layers."""
     encoders: ClassVar[Mapping[str, str]]
     """Text encoder -> its tokenizer, both by the pipeline's names for them."""
+    optional: ClassVar[frozenset[str]] = frozenset()
+    """The text encoders that a pipeline may lack."""
+    advice: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that serve the family, as a base's own `perdure.json` advises them, which overrules
+    it: `learning`, `drawing`."""
     autoencoder: ClassVar[str] = "vae"
     targets: ClassVar[Mapping[str, tuple[str, ...]]]
     """Set of target layers -> how their names end; every linear and convolution where empty."""
@@ -49,13 +52,17 @@ class Family(ABC):
         """The class to open a pipeline with."""
         return getattr(diffusers, name)
 
-    def arguments(self) -> dict[str, Any]:
-        """What its `from_pretrained` is given beside the rest."""
-        return {}
+    def arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        """What `from_pretrained` is given beside the rest, by what `model_index.json` says: None
+        for every encoder and tokenizer that the folder does without."""
+        lacking = [part for part in self.optional if index.get(part, (None,))[0] is None]
+        return {part: None for name in lacking for part in (name, self.encoders[name])}
 
     def check(self, pipeline: Any) -> None:
         """PerdureError where a part is missing or of a kind that cannot be taught."""
-        for part in (self.component, self.autoencoder, *self.encoders, *self.encoders.values()):
+        encoders = [part for part in self.encoders if part not in self.optional]
+        tokenizers = [self.encoders[part] for part in encoders]
+        for part in (self.component, self.autoencoder, *encoders, *tokenizers):
             if getattr(pipeline, part, None) is None:
                 raise PerdureError(
                     f"The base has no {part}, without which it cannot be taught: download it whole."
@@ -73,11 +80,16 @@ class Family(ABC):
     def frozen(self, pipeline: Any) -> list[nn.Module]:
         """Every module that must not train."""
         parts = (self.component, self.autoencoder, *self.encoders)
-        return [getattr(pipeline, part) for part in parts]
+        modules = [getattr(pipeline, part) for part in parts]
+        return [module for module in modules if module is not None]
 
     def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
         """Every text encoder with its tokenizer, in the order of their parts in a token."""
-        return [Vocabulary(pipeline, name, tok) for name, tok in self.encoders.items()]
+        return [
+            Vocabulary(pipeline, name, tokenizer)
+            for name, tokenizer in self.encoders.items()
+            if getattr(pipeline, name) is not None
+        ]
 
     # Target layers
 
@@ -105,6 +117,12 @@ class Family(ABC):
     def state_width(self, pipeline: Any) -> int:
         """Width d of the states."""
 
+    def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
+        """Where, in the states of prompts, concepts are spoken of and text ends, by the ids
+        (N, positions) in each vocabulary. The states are those of the first, unless overridden."""
+        first = tokens.vocabularies[0]
+        return Places(tokens.places(first, ids[0]), first.ends(ids[0]))
+
     @abstractmethod
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         """Prompts through the pipeline's own `encode_prompt`, with a graph where rows train."""
@@ -118,6 +136,10 @@ class Family(ABC):
     @abstractmethod
     def spoken_rows(self, rows: int, prompts: int) -> slice:
         """Of so many rows of a pass, those of the N prompts, and not of the negative ones."""
+
+    def text(self, pipeline: Any, positions: int, size: Size) -> slice:
+        """Of a sequence of so many text positions and a picture of a size, those of the text."""
+        return slice(None)
 
     # Latents
 

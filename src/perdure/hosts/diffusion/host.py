@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from perdure.adapters import Token
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.identity import BaseIdentity
-from perdure.hosts.diffusion.opening import opened
+from perdure.hosts.diffusion.opening import model_index, opened
 from perdure.hosts.diffusion.session import Session
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.frozen import Frozen, Layer
+from perdure.hosts.size import Size, read_size
 from perdure.quiet import quietly
 
 __all__ = ["Base"]
@@ -63,7 +65,8 @@ class Base(Frozen):
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
         self.encoder, self.encoder_name = encoder, encoder_name
-        self.hints: Mapping[str, Any] = hints or {}
+        advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in family.advice.items()}
+        self.hints: Mapping[str, Any] = {**(hints or {}), **advice}
         self.device = device or torch.device("cpu")
         for module in family.frozen(pipeline):
             module.requires_grad_(False).eval()
@@ -153,8 +156,24 @@ class Base(Frozen):
 
     @property
     def size(self) -> Size:
-        """Width and height of its pictures in pixels."""
+        """Width and height of its own pictures in pixels."""
         return self.family.size(self.pipeline)
+
+    def fitting(self, size: Size | str | None) -> Size:
+        """The size, such as `768x512`, or for None the base's own; PerdureError where it has no
+        pictures of that size."""
+        try:
+            width, height = self.size if size is None else read_size(size)
+        except ValueError as error:
+            raise PerdureError(f"{error}.") from error
+        unit = self.family.multiple(self.pipeline)
+        if width % unit or height % unit:
+            near = "x".join(str(max(unit, round(side / unit) * unit)) for side in (width, height))
+            raise PerdureError(
+                f"{self.name} has no pictures of {width}x{height}: width and height must be "
+                f"multiples of {unit}, such as {near}."
+            )
+        return width, height
 
     @cached_property
     def identity(self) -> BaseIdentity:
@@ -173,7 +192,9 @@ class Base(Frozen):
         """The stock loader's pipeline of a folder of this family, on the same device."""
         kind = self.family.pipeline_class(type(self.pipeline).__name__)
         with quietly():
-            pipeline = kind.from_pretrained(folder, use_safetensors=True, **self.family.arguments())
+            pipeline = kind.from_pretrained(
+                folder, use_safetensors=True, **self.family.arguments(model_index(Path(folder)))
+            )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
 

@@ -16,7 +16,7 @@ from perdure.hosts.diffusion.families import FAMILIES, family_of
 from perdure.hosts.diffusion.family import Family
 from perdure.quiet import quietly
 
-__all__ = ["Opened", "opened"]
+__all__ = ["Opened", "model_index", "opened"]
 
 SMALLWORLD = "smallworld"
 _WEIGHTS = Path(__file__).parents[2] / "smallworld" / "weights"
@@ -54,21 +54,22 @@ def opened(name: str | Path, device: str | torch.device | None = None) -> Opened
             "`python -m perdure.smallworld.train`."
         )
     if folder.is_dir():
-        where, kind = str(folder), _pipeline_class(folder)
+        where, index = str(folder), model_index(folder)
     elif text.startswith((".", "/", "~")) or text.count("/") != 1:
         raise PerdureError(
             f"There is no base {text!r}: give 'smallworld', a diffusers folder, or a hub id such "
             "as 'stable-diffusion-v1-5/stable-diffusion-v1-5'."
         )
     else:
-        where, kind = text, FAMILIES[0].pipelines[0]
+        where, index = text, {"_class_name": FAMILIES[0].pipelines[0]}
+    kind = str(index["_class_name"])
     family = family_of(kind, text)
     hints = _hints(folder)
     place = torch.device(device) if device is not None else default_device()
     try:
         with quietly():
             pipeline = family.pipeline_class(kind).from_pretrained(
-                where, dtype=torch.float32, use_safetensors=True, **family.arguments()
+                where, dtype=torch.float32, use_safetensors=True, **family.arguments(index)
             )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise PerdureError(f"The base {text!r} cannot be opened: {_first_line(error)}") from error
@@ -88,7 +89,8 @@ def opened(name: str | Path, device: str | torch.device | None = None) -> Opened
     )
 
 
-def _pipeline_class(folder: Path) -> str:
+def model_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` of a diffusers folder says; PerdureError where it is none."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise PerdureError(
@@ -96,7 +98,9 @@ def _pipeline_class(folder: Path) -> str:
             "diffusers' save_pretrained first."
         )
     try:
-        return str(json.loads(index.read_text())["_class_name"])
+        content: dict[str, Any] = json.loads(index.read_text())
+        content["_class_name"]
+        return content
     except (ValueError, KeyError) as error:
         raise PerdureError(f"{index} is broken ({error}): download the base again.") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,9 @@ from torch import Tensor
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
-from perdure.hosts.diffusion.family import Size
 from perdure.hosts.diffusion.regional import Box, Boxed, keys_and_values
-from perdure.hosts.frozen import adding
+from perdure.hosts.frozen import acting, adding
+from perdure.hosts.size import Size
 from perdure.quiet import quietly
 
 if TYPE_CHECKING:
@@ -70,13 +70,12 @@ class Session:
         """
         tokens = self.base.tokens
         known = {**tokens.known, **(trained or {})}
-        ids = torch.cat([v.ids(prompts) for v in tokens.vocabularies], dim=1)
-        own = ids[:, : tokens.vocabularies[0].tokenizer.model_max_length]
-        spoken, ends = tokens.places(own), tokens.vocabularies[0].ends(own)
-        once, place = torch.unique(ids, dim=0, return_inverse=True)
+        ids = [v.ids(prompts) for v in tokens.vocabularies]
+        where = self.base.family.places(tokens, ids)
+        once, place = torch.unique(torch.cat(ids, dim=1), dim=0, return_inverse=True)
         places = place.tolist()
         texts = [prompts[places.index(k)] for k in range(len(once))]
-        named = {name for said in spoken for name, _ in said}
+        named = {name for said in where.spoken for name, _ in said}
         layers = max((len(known[name].rows) for name in named), default=1)
         by_layer, beside = [], None
         for layer in range(layers):
@@ -86,13 +85,13 @@ class Session:
             else:
                 encoded = self._encode(texts, known, layer)
             encoded = encoded.at(place.to(encoded.states.device))
-            by_layer.append(_with_states(encoded.states, spoken, known, layer))
+            by_layer.append(_with_states(encoded.states, where.spoken, known, layer))
             beside = beside or encoded.beside
         states = by_layer[0] if layers == 1 else torch.stack(by_layer).mean(dim=0)
         return Conditioning(
             states=states,
             beside=beside or {},
-            prompts=Prompts(states=states, spoken=spoken, ends=ends),
+            prompts=Prompts(states, where.spoken, where.ends, where.rests),
             by_layer=states[None] if layers == 1 else torch.stack(by_layer),
         )
 
@@ -105,11 +104,27 @@ class Session:
     def predict(self, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size) -> Tensor:
         """What the denoiser says of noised latents of pictures of a size, shaped like them."""
         base = self.base
+        base.text = base.family.text(base.pipeline, conditioning.states.shape[1], size)
         return base.family.predict(base.pipeline, noised, t.to(noised.device), conditioning, size)
 
     def added(self, deltas: Sequence[PromptDelta], prompts: Prompts) -> dict[str, Tensor]:
-        """What these deltas add to the layers' outputs, computed once a prompt: see `outputs`."""
-        return outputs(deltas, prompts.states)
+        """What these deltas add to the layers that read the encoders' states, computed once a
+        prompt: see `outputs`."""
+        return outputs(self._of(deltas, prompt=True), prompts.states)
+
+    def _of(self, deltas: Sequence[PromptDelta], *, prompt: bool) -> list[PromptDelta]:
+        """The parts of layers that read the encoders' states, or those of the other layers."""
+        layers = self.base.layers
+        parts = []
+        for delta in deltas:
+            own = {
+                name: factors
+                for name, factors in delta.factors.items()
+                if (layers[name].reads == "prompt") is prompt
+            }
+            if own:
+                parts.append(PromptDelta(own, delta.gate))
+        return parts
 
     @torch.no_grad()
     def region(self, box: Box, conditioning: Conditioning, added: Mapping[str, Tensor]) -> Boxed:
@@ -126,7 +141,7 @@ class Session:
         seeds: Sequence[int],
         negative: str = "",
         size: Size | None = None,
-        added: Mapping[str, Tensor] | None = None,
+        said: Callable[[Prompts], Sequence[PromptDelta]] | None = None,
         by_layer: Tensor | None = None,
         regions: Sequence[Boxed] = (),
         **arguments: Any,
@@ -140,14 +155,21 @@ class Session:
             seeds: of each picture.
             negative: what no picture should show.
             size: of the pictures; the base's own by default.
-            added: see `added`, of these prompts.
+            said: what acts in these prompts, on top of what is folded.
             by_layer: (L, N, P, d), where layers read the prompts each their own way.
             regions: see `region`.
             arguments: of the pipeline, such as `num_inference_steps`.
         """
         base, count = self.base, len(prompts)
         family, pipeline = base.family, base.pipeline
-        width, height = size or base.size
+        width, height = base.fitting(size)
+        own = None if said is None else self.conditioning(prompts).prompts
+        deltas = said(own) if said is not None and own is not None else ()
+        added = self.added(deltas, own) if own is not None else {}
+
+        def rows(of: int) -> slice:
+            return family.spoken_rows(of, count)
+
         with base.autocast():
             known = base.tokens.known
             positive = self._spoken(prompts, self._encode(prompts, known, 0))
@@ -155,9 +177,11 @@ class Session:
                 against = family.encode_negative(pipeline, [negative] * count, positive)
             if against is not None:
                 against = self._spoken([negative] * count, against)
+            base.text = family.text(pipeline, positive.states.shape[1], (width, height))
             read = positive.states[None] if by_layer is None else by_layer
             with (
-                adding(base.layers, added or {}, lambda rows: family.spoken_rows(rows, count)),
+                adding(base.layers, added, rows),
+                acting(base.layers, self._of(deltas, prompt=False), rows, lambda: base.text),
                 family.reading(pipeline, read, count),
                 family.attending(pipeline, regions, count, (width, height)),
             ):
@@ -174,8 +198,8 @@ class Session:
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""
         tokens = self.base.tokens
-        spoken = tokens.places(tokens.vocabularies[0].ids(prompts))
-        states = _with_states(encoded.states, spoken, tokens.known, 0)
+        where = self.base.family.places(tokens, [v.ids(prompts) for v in tokens.vocabularies])
+        states = _with_states(encoded.states, where.spoken, tokens.known, 0)
         return Encoded(states=states, beside=encoded.beside)
 
     def save(self, folder: Path) -> None:

@@ -53,10 +53,14 @@ class Vocabulary:
     while it is `serving`.
     """
 
-    def __init__(self, pipeline: Any, encoder: str, tokenizer: str) -> None:
+    def __init__(
+        self, pipeline: Any, encoder: str, tokenizer: str, *, length: int | None = None
+    ) -> None:
+        """``length`` is how many positions a prompt has; the tokenizer's own by default."""
         self.pipeline, self.name, self._attribute = pipeline, encoder, tokenizer
         self.pristine = self.tokenizer = getattr(pipeline, tokenizer)
         self.own = len(self.tokenizer)
+        self.length = length or int(self.tokenizer.model_max_length)
 
     @property
     def table(self) -> nn.Embedding:
@@ -98,7 +102,7 @@ class Vocabulary:
             list(prompts),
             padding="max_length",
             truncation=True,
-            max_length=self.tokenizer.model_max_length,
+            max_length=self.length,
             return_tensors="pt",
         )
         ids: Tensor = batch["input_ids"]
@@ -248,9 +252,11 @@ class Tokens:
                 stack.enter_context(v.written(rows))
             yield
 
-    def places(self, ids: Tensor) -> tuple[tuple[tuple[str, int], ...], ...]:
-        """For each prompt of the first vocabulary's ids (N, P): (concept, position), in order."""
-        names = {self.vocabularies[0].id_of(name): name for name in self.known}
+    def places(
+        self, vocabulary: Vocabulary, ids: Tensor
+    ) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """For each prompt of a vocabulary's ids (N, positions): (concept, position), in order."""
+        names = {vocabulary.id_of(name): name for name in self.known}
         return tuple(
             tuple((names[token], place) for place, token in enumerate(row) if token in names)
             for row in ids.tolist()

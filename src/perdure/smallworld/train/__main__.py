@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from safetensors import safe_open
 
+from perdure.durable import replace_file
 from perdure.smallworld.card import stage_facts
 from perdure.smallworld.train.assemble import assemble, make_text_encoder, normalise_latents
 from perdure.smallworld.train.clip import PAIRS, train_clip
@@ -109,7 +110,7 @@ def from_scratch(stage: str, work: Path, plan: Schedule | None, weights: Path) -
         "training_pictures": len(scenes.pictures),
         "held_out_pictures": len(held_out.pictures),
     }
-    (weights / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    replace_file(weights / "recipe.json", (json.dumps(recipe, indent=1) + "\n").encode())
 
 
 def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) -> None:
@@ -125,7 +126,7 @@ def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) ->
     if leads():
         recipe = json.loads((weights / "recipe.json").read_text())
         recipe["stages"].append(facts_of(stage, folder, seed))
-        (weights / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        replace_file(weights / "recipe.json", (json.dumps(recipe, indent=1) + "\n").encode())
 
 
 def facts_of(stage: str, folder: Path, seed: int) -> dict[str, object]:

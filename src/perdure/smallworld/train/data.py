@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from perdure.durable import replacing
 from perdure.smallworld.captions import caption
 from perdure.smallworld.train.names import NAMES, code_of, code_width
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
@@ -68,9 +69,8 @@ def _chunk(task: tuple[Path, int, int, int, str]) -> None:
     scenes = [item for index in range(start, stop) for item in _pair(seed, index, split)]
     arrays: dict[str, Any] = {"pictures": np.stack([scene.render() for scene, _, _ in scenes])}
     arrays |= spoken(scenes)
-    partial = folder / f"{start:07d}.partial.npz"
-    np.savez(partial, **arrays)
-    partial.replace(path)
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 def spoken(scenes: Sequence[tuple[Scene, list[str], str]]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ class StableDiffusion(UNet):
     pipelines = ("StableDiffusionPipeline",)
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 
-    def arguments(self) -> dict[str, Any]:
+    def arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
         return {"safety_checker": None, "requires_safety_checker": False}
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:

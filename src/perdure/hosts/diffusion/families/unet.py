@@ -11,10 +11,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from perdure.hosts.diffusion.conditioning import Conditioning
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family, Size
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, of_schedule
 from perdure.hosts.diffusion.regional import Boxed, attending
 from perdure.hosts.frozen import Reads
+from perdure.hosts.size import Size
 
 __all__ = ["UNet"]
 
@@ -60,7 +61,7 @@ class UNet(Family):
         return side, side
 
     def multiple(self, pipeline: Any) -> int:
-        return int(pipeline.vae_scale_factor)
+        return max(8, int(pipeline.vae_scale_factor))  # 8 is what the pipelines ask for
 
     def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
         factor = pipeline.vae.config.scaling_factor

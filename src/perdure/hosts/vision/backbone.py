@@ -1,4 +1,4 @@
-"""The frozen vision transformer: open it, name its target layers, fold deltas, read features."""
+"""The frozen vision transformer: open it, name its target layers, read features."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from transformers import AutoConfig, CLIPVisionModel, PreTrainedModel, ViTModel
 from transformers.utils import cached_file
 
-from perdure import precision
-from perdure.adapters import fold_into
-from perdure.classification.preprocessing import Preprocessing, coda_prompt, from_config
 from perdure.errors import PerdureError
+from perdure.hosts.frozen import Frozen, Layer
+from perdure.hosts.vision.preprocessing import Preprocessing, coda_prompt, from_config
 from perdure.quiet import quietly
 
 __all__ = ["EMBEDDED", "PHOTOGRAPHS", "SMALLWORLD", "Backbone"]
 
 SMALLWORLD, PHOTOGRAPHS = "smallworld", "photographs"
+_PACKAGE = Path(__file__).parents[2]
 EMBEDDED: Mapping[str, Path] = {
-    SMALLWORLD: Path(__file__).parents[1] / "smallworld" / "weights" / "encoder",
-    PHOTOGRAPHS: Path(__file__).parent / "weights" / "photographs",
+    SMALLWORLD: _PACKAGE / "smallworld" / "weights" / "encoder",
+    PHOTOGRAPHS: _PACKAGE / "classification" / "weights" / "photographs",
 }
 """The towers that ship with perdure, by name, and where they lie."""
 
@@ -38,10 +38,8 @@ _TOWERS: Mapping[str, type[PreTrainedModel]] = {
     "clip_vision_model": CLIPVisionModel,
 }
 
-Layer = nn.Linear | nn.Conv2d
 
-
-class Backbone:
+class Backbone(Frozen):
     """A tower that turns pixels (N, 3, size, size) into features (N, width), all of it frozen.
 
     `layers` are the target layers by name and `pristine` clones of their weights, `W_init`. Any
@@ -58,6 +56,7 @@ class Backbone:
         preprocessing: Preprocessing,
         device: str | torch.device = "cpu",
     ) -> None:
+        super().__init__()
         self.tower = tower.to(device).float().eval().requires_grad_(False)
         self.name, self.preprocessing = name, preprocessing
         self.device = torch.device(device)
@@ -65,8 +64,6 @@ class Backbone:
         with torch.no_grad():
             self.width = self.features(torch.zeros(1, 3, size, size)).shape[1]
         self.hash = _hash(self.tower)
-        self.layers: dict[str, Layer] = {}
-        self.pristine: dict[str, Tensor] = {}
         self.aim("attention")
 
     @classmethod
@@ -99,33 +96,20 @@ class Backbone:
             scheme = _own_preprocessing(where)
         return cls(tower, name=str(name), preprocessing=scheme, device=device)
 
-    def aim(self, targets: str) -> None:
-        """Choose the target layers: `all`, every linear layer and convolution, or else those of
-        the queries, keys and values. The weights become those that were opened."""
-        if self.layers:
-            self.fold({})
+    def named(self, targets: str) -> Mapping[str, Layer]:
+        """Of `all` every linear layer and convolution, else the queries, keys and values."""
         found = {}
         for name, module in self.tower.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 last = name.rpartition(".")[2]
                 if targets == "all" or last == _FUSED or last in _QKV:
-                    found[name] = module
+                    found[name] = Layer(module)
         if not found:
             raise PerdureError(
                 f"The backbone {self.name} has no linear layer named {', '.join(_QKV)} or {_FUSED}:"
                 " its attention is laid out in a way that is not known here."
             )
-        self.layers = found
-        self.pristine = {name: layer.weight.detach().clone() for name, layer in found.items()}
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Target layer -> (d_out, d_in); d_in of a convolution is channels x height x width."""
-        return {name: (len(w), w[0].numel()) for name, w in self.pristine.items()}
-
-    def fold(self, dense: Mapping[str, Tensor]) -> None:
-        """Write `W_init + dW` into the target layers, `W_init` where there is no entry."""
-        fold_into(self.layers, self.pristine, dense)
+        return found
 
     def features(self, pixels: Tensor, tower: nn.Module | None = None) -> Tensor:
         """The class token's features (N, width), fp32, of pixels (N, 3, size, size).
@@ -138,10 +122,6 @@ class Backbone:
             pooled = getattr(said, "pooler_output", None)
             said = said.last_hidden_state[:, 0] if pooled is None else pooled
         return said.float()
-
-    def autocast(self) -> torch.autocast:
-        """bf16 where the hardware is good at it, else nothing."""
-        return precision.autocast(self.device)
 
     def twin(self, dense: Mapping[str, Tensor]) -> nn.Module:
         """A copy of the tower with these deltas folded in; it costs the memory of one tower."""

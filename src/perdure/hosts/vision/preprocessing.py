@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perdure.classification.pictures import Pictures
+Pictures = Sequence[np.ndarray]
+"""uint8 (height, width, 3) each, RGB."""
 
 __all__ = ["Preprocessing", "coda_prompt", "from_config"]
 

@@ -1,0 +1,158 @@
+"""Stable Diffusion 3 and 3.5: two CLIP encoders and T5; the text is a stream that blocks change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from perdure.adapters.prompts import STATE
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family
+from perdure.hosts.diffusion.objective import Flow, Objective
+from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
+from perdure.hosts.frozen import Reads
+from perdure.hosts.size import Size
+
+__all__ = ["StableDiffusion3"]
+
+_T5_LENGTH = 256
+"""Positions of T5 in the pipeline's call, also where T5 is missing and they are zeros."""
+
+
+class StableDiffusion3(Family):
+    """`StableDiffusion3Pipeline` of diffusers (arXiv 2403.03206).
+
+    The states are those of both CLIPs side by side, and after them T5's: a concept is spoken of at
+    one position of each.
+    """
+
+    title = "Stable Diffusion 3 / 3.5"
+    pipelines = ("StableDiffusion3Pipeline",)
+    component = "transformer"
+    encoders: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "tokenizer",
+        "text_encoder_2": "tokenizer_2",
+        "text_encoder_3": "tokenizer_3",
+    }
+    optional = frozenset({"text_encoder_3"})
+    advice: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learning": {"token": STATE}}
+    targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        KEYS_VALUES: ("attn.add_k_proj", "attn.add_v_proj"),
+        "cross-attention": (
+            "attn.add_q_proj",
+            "attn.add_k_proj",
+            "attn.add_v_proj",
+            "attn.to_add_out",
+        ),
+        "all": (),
+    }
+
+    def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
+        clips = [
+            Vocabulary(pipeline, name, self.encoders[name], length=pipeline.tokenizer_max_length)
+            for name in ("text_encoder", "text_encoder_2")
+        ]
+        if pipeline.text_encoder_3 is None:
+            return clips
+        return [*clips, Vocabulary(pipeline, "text_encoder_3", "tokenizer_3", length=_T5_LENGTH)]
+
+    def reads(self, layer: str) -> Reads:
+        if layer == "context_embedder":
+            return "prompt"
+        text = (".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out")
+        return "text" if layer.endswith(text) or ".ff_context." in layer else "picture"
+
+    def state_width(self, pipeline: Any) -> int:
+        return int(pipeline.transformer.config.joint_attention_dim)
+
+    def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
+        first = super().places(tokens, ids)
+        count, length = ids[0].shape
+        rests = torch.ones(count, length + _T5_LENGTH, dtype=torch.bool)
+        for n, end in enumerate(first.ends):
+            rests[n, :end] = False
+        spoken = first.spoken
+        if len(ids) == 3:
+            t5 = tokens.vocabularies[2]
+            for n, end in enumerate(t5.ends(ids[2])):
+                rests[n, length : length + end] = False
+            more = tokens.places(t5, ids[2])
+            spoken = tuple(
+                (*of, *((name, length + place) for name, place in also))
+                for of, also in zip(spoken, more, strict=True)
+            )
+        return Places(spoken, first.ends, rests)
+
+    def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
+        states, _, pooled, _ = pipeline.encode_prompt(
+            list(prompts),
+            None,
+            None,
+            device=pipeline.device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=_T5_LENGTH,
+        )
+        return Encoded(states=states, beside={"pooled": pooled})
+
+    def encode_negative(
+        self, pipeline: Any, prompts: Sequence[str], positive: Encoded
+    ) -> Encoded | None:
+        return self.encode(pipeline, prompts)
+
+    def spoken_rows(self, rows: int, prompts: int) -> slice:
+        return slice(rows - prompts, rows)  # the negative prompts come first
+
+    def objective(self, pipeline: Any) -> Objective:
+        return Flow(shift=float(pipeline.scheduler.config.shift), logit_normal=True)
+
+    def size(self, pipeline: Any) -> Size:
+        side = int(pipeline.default_sample_size * pipeline.vae_scale_factor)
+        return side, side
+
+    def multiple(self, pipeline: Any) -> int:
+        return int(pipeline.vae_scale_factor * pipeline.patch_size)
+
+    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        config = pipeline.vae.config
+        posterior = pipeline.vae.encode(pictures).latent_dist
+        mean = (posterior.mean - config.shift_factor) * config.scaling_factor
+        return mean, posterior.std * config.scaling_factor
+
+    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
+        config = pipeline.vae.config
+        pictures: Tensor = pipeline.vae.decode(
+            latents / config.scaling_factor + config.shift_factor
+        ).sample
+        return pictures
+
+    def predict(
+        self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
+    ) -> Tensor:
+        said: Tensor = pipeline.transformer(
+            hidden_states=noised,
+            timestep=t,
+            encoder_hidden_states=conditioning.states,
+            pooled_projections=conditioning.beside["pooled"],
+        ).sample
+        return said
+
+    def draw(
+        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
+    ) -> Any:
+        against = (
+            {}
+            if negative is None
+            else {
+                "negative_prompt_embeds": negative.states,
+                "negative_pooled_prompt_embeds": negative.beside["pooled"],
+            }
+        )
+        return pipeline(
+            prompt_embeds=positive.states,
+            pooled_prompt_embeds=positive.beside["pooled"],
+            **against,
+            **arguments,
+        ).images
