@@ -91,5 +91,5 @@ def test_another_concept_learned_later_changes_nothing_for_this_one() -> None:
 
 
 def test_an_unknown_way_with_the_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="gated: ends is 'max', but must be mean, sum or none"):
+    with pytest.raises(ValueError, match="gated: ends is 'max', but must be 'mean', 'sum' or 'none'"):
         build("gated", ends="max")

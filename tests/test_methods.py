@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from perdure.adapters import Prompts, adding, attached, fold_into
-from perdure.methods import METHODS, Kept, Learner, Method, build, config_to_json
+from perdure.methods import METHODS, Kept, Learner, Method, build
 from perdure.methods.cidm import SCALE
 from perdure.methods.protocol import SHARED
 
@@ -430,7 +430,7 @@ def test_a_configuration_survives_json(name: str) -> None:
     again = build(described["method"], **described["config"])
     assert type(again) is type(method)
     assert again.config == method.config
-    assert config_to_json(again.config) == described["config"]
+    assert again.config.to_json() == described["config"]
 
 
 @every_method

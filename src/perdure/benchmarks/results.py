@@ -10,7 +10,6 @@ from typing import Any
 from perdure.benchmarks.kind import Kind
 from perdure.benchmarks.records import Record, read_records
 from perdure.errors import PerdureError
-from perdure.methods import config_to_json
 
 __all__ = ["MethodRuns", "Results", "read_results"]
 
@@ -152,7 +151,7 @@ def _comparable(key: str, record: Record) -> Any:
         value = {**record.kind.settings().to_json(), **value}
         return {name: one for name, one in value.items() if name not in _OF_THE_TASK}
     if key == "config" and method is not None:
-        return {**config_to_json(method.Config()), **value}
+        return {**method.Config().to_json(), **value}
     return value
 
 

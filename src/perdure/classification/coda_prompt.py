@@ -22,7 +22,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from perdure.errors import PerdureError
 from perdure.hosts.vision.backbone import Backbone
-from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -31,6 +30,7 @@ from perdure.methods.protocol import (
     Moments,
     Shapes,
 )
+from perdure.settings import Count, NotNegative
 
 __all__ = [
     "CodaPrompt",
@@ -116,24 +116,22 @@ class CodaPrompt(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        components: int = 10
+        components: Count = 10
         """Components added by every task; 100 over all tasks in the paper, so 10 of 10 tasks."""
-        length: int = 8
+        length: Count = 8
         """Positions of a prompt, half of them before the keys and half before the values."""
-        blocks: int = 5
+        blocks: Count = 5
         """How many blocks, from the first, have prompts; all where there are fewer."""
-        ortho: float = 0.0
+        ortho: NotNegative = 0.0
         """mu, the weight of L_ortho; 0 in the public code since the start is orthogonal, before
         that 0.1 [paper], times 1e-6 in the code of that time."""
 
         def __post_init__(self) -> None:
-            for option in ("components", "length", "blocks"):
-                check_whole("coda-prompt", option, getattr(self, option), 1)
-            check_number("coda-prompt", "ortho", self.ortho, 0)
+            super().__post_init__()
             if self.length % 2:
                 raise ValueError(
-                    f"coda-prompt: length is {self.length}, but must be even: half of it goes "
-                    "before the keys, half before the values"
+                    f"length is {self.length}, but must be even: half of it goes before the keys, "
+                    "half before the values"
                 )
 
     config: Config

@@ -9,9 +9,9 @@ the rows of old classes are trained down; FT++ masks them.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from perdure.methods.checks import check_whole
 from perdure.methods.protocol import Method
 from perdure.methods.sequential import SequentialFull
+from perdure.settings import Count
 
 __all__ = ["FineTuning", "MaskedFineTuning", "Replay"]
 
@@ -40,10 +40,7 @@ class Replay(FineTuning):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        pictures: int = 10
+        pictures: Count = 10
         """Pictures of every class that are kept; each batch has as many old as new ones."""
-
-        def __post_init__(self) -> None:
-            check_whole("replay", "pictures", self.pictures, 1)
 
     config: Config

@@ -12,13 +12,12 @@ added that bring the energy which M holds up to eps_t = (eps_T - eps_0) t / T + 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
 from perdure.adapters.delta import LowRank
-from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -31,6 +30,7 @@ from perdure.methods.protocol import (
     low_rank_deltas,
     sum_low_rank,
 )
+from perdure.settings import Count, Limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,24 +130,15 @@ class InfLoRA(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 10
+        rank: Count = 10
         """r, the rank of every `A_t B_t` [code]."""
-        share: float = 0.95
+        share: Annotated[float, Limits(least=0, most=1)] = 0.95
         """eps_0, the share of the inputs' energy that the first task's memory holds; `lamb` in the
         public code, 0.95 for CIFAR-100 and 0.98 for ImageNet-R."""
-        final_share: float = 1.0
+        final_share: Annotated[float, Limits(least=0, most=1)] = 1.0
         """eps_T, which it rises to after `tasks` tasks; `lame` in the public code."""
-        tasks: int = 10
+        tasks: Count = 10
         """T, how many tasks are expected. The share reaches no more than `final_share`."""
-
-        def __post_init__(self) -> None:
-            check_whole("inflora", "rank", self.rank, 1)
-            check_whole("inflora", "tasks", self.tasks, 1)
-            for option in ("share", "final_share"):
-                value = getattr(self, option)
-                check_number("inflora", option, value, 0)
-                if value > 1:
-                    raise ValueError(f"inflora: {option} is {value!r}, but a share is at most 1")
 
     config: Config
 

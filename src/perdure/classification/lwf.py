@@ -8,13 +8,14 @@ but the model itself.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from perdure.classification.finetuning import MaskedFineTuning
 from perdure.classification.objective import distillation
-from perdure.methods.checks import check_number
 from perdure.methods.protocol import Method
+from perdure.settings import Limits, NotNegative
 
 __all__ = ["LwF"]
 
@@ -26,14 +27,10 @@ class LwF(MaskedFineTuning):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        weight: float = 1.0
+        weight: NotNegative = 1.0
         """lambda_o [paper]."""
-        temperature: float = 2.0
+        temperature: Annotated[float, Limits(least=1e-3)] = 2.0
         """T [paper]."""
-
-        def __post_init__(self) -> None:
-            check_number("lwf", "weight", self.weight, 0)
-            check_number("lwf", "temperature", self.temperature, 1e-3)
 
     config: Config
 

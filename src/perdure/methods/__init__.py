@@ -1,6 +1,6 @@
 """Continual-learning methods: one file, one paper."""
 
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes, config_to_json
+from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 from perdure.methods.registry import DEFAULT, METHODS, build
 from perdure.methods.together import Together
 
@@ -14,5 +14,4 @@ __all__ = [
     "Shapes",
     "Together",
     "build",
-    "config_to_json",
 ]

@@ -16,6 +16,7 @@ from perdure.methods.protocol import (
     keep_factors,
     low_rank_deltas,
 )
+from perdure.settings import Count
 
 
 class Apart(Method):
@@ -35,7 +36,7 @@ class LowRankApart(Apart):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every task's adapter."""
 
     config: Config

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.delta import Delta
-from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -23,6 +22,7 @@ from perdure.methods.protocol import (
     low_rank_deltas,
 )
 from perdure.methods.summed import Summed
+from perdure.settings import Count, NotNegative
 
 
 class CLoRALearner(Learner):
@@ -62,16 +62,12 @@ class CLoRA(Summed):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every `A_t B_t`; 16 for diffusion, 64 for image classification [paper]."""
-        penalty: float = 1e8
+        penalty: NotNegative = 1e8
         """lambda, which multiplies L_forget as the paper writes it: the *sum* over layers and
         entries of the squared product, no mean and no square root. About 1e8 there, because the
         square of a product of two small deltas is tiny. 0 switches the penalty off."""
-
-        def __post_init__(self) -> None:
-            check_whole("c-lora", "rank", self.rank, 1)
-            check_number("c-lora", "penalty", self.penalty, 0)
 
     config: Config
 

@@ -10,7 +10,7 @@ A is our A (d_out, r) of `dW = A B`: the released code takes the product of its 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import LowRank, low_rank_sum, without_autocast
 from perdure.adapters.prompts import Prompts
-from perdure.methods.checks import check_flag, check_form, check_number, check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -30,6 +29,7 @@ from perdure.methods.protocol import (
     keep_factors,
     low_rank_deltas,
 )
+from perdure.settings import Count, NotNegative
 
 Form = Literal["paper", "code"]
 
@@ -178,13 +178,13 @@ class CIDM(Method):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 4
+        rank: Count = 4
         """Rank of every `A_g B_g` [paper]."""
-        gamma1: float = 0.1
+        gamma1: NotNegative = 0.1
         """Weight of R1 [paper]; 0 switches it off."""
-        gamma2: float = 1.0
+        gamma2: NotNegative = 1.0
         """Weight of R2 [paper]; 0 switches it off, as in the released code."""
-        shared: int = 4
+        shared: Count = 4
         """k, the rows of every W_* [ours]; with k below the row space of all tasks R2 has
         something to say."""
         orthogonality: Form = "paper"
@@ -194,15 +194,6 @@ class CIDM(Method):
         aggregation: Form = "code"
         """`paper`: inner products, `m^2 / ||m||`. `code`: cosines, their 4th power made to sum to
         one, times 0.8."""
-
-        def __post_init__(self) -> None:
-            for option in ("rank", "shared"):
-                check_whole("cidm", option, getattr(self, option), 1)
-            for option in ("gamma1", "gamma2"):
-                check_number("cidm", option, getattr(self, option), 0)
-            for option in ("orthogonality", "aggregation"):
-                check_form("cidm", option, getattr(self, option), get_args(Form))
-            check_flag("cidm", "layerwise_tokens", self.layerwise_tokens)
 
     config: Config
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.delta import FullRank
-from perdure.methods.checks import check_number
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes, keep_factors
 from perdure.methods.sequential import SequentialFull, continuing
+from perdure.settings import NotNegative
 
 
 class EWCLearner(Learner):
@@ -77,13 +77,10 @@ class EWC(SequentialFull):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        penalty: float = 1e6
+        penalty: NotNegative = 1e6
         """lambda, which multiplies the *sum* over layers and entries; F is that of the *mean*
         squared error of a picture, so it is tiny and lambda large: sweep it over decades [ours].
         0 switches it off."""
-
-        def __post_init__(self) -> None:
-            check_number("ewc", "penalty", self.penalty, 0)
 
     config: Config
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from perdure.adapters.delta import LowRank, without_autocast
-from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import (
     Kept,
     Learner,
@@ -27,6 +26,7 @@ from perdure.methods.protocol import (
     low_rank_deltas,
 )
 from perdure.methods.summed import Summed
+from perdure.settings import Count, NotNegative
 
 
 class Complement(nn.Module):
@@ -86,12 +86,12 @@ class FeatureSpace(Summed):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every `A_t B_t`."""
-        penalty: float = 1e-3
+        penalty: NotNegative = 1e-3
         """lambda, which multiplies the sum over layers of the mean squared `dW c`. Its value
         depends on the scale of the features: sweep it over decades. 0 switches it off."""
-        projection: float = 0.0
+        projection: NotNegative = 0.0
         """Hard projection: the B of every layer stays off the leading eigenvectors of C that
         together hold this share of its trace, from 0 (off) to below 1."""
         gather: Literal["mean", "sum"] = "sum"
@@ -99,17 +99,11 @@ class FeatureSpace(Summed):
         weight that it began with, or their mean, in which each weighs less the more there are."""
 
         def __post_init__(self) -> None:
-            check_whole("feature-space", "rank", self.rank, 1)
-            if self.gather not in ("mean", "sum"):
-                raise ValueError(
-                    f"feature-space: gather is {self.gather!r}, but must be 'mean' or 'sum'"
-                )
-            check_number("feature-space", "penalty", self.penalty, 0)
-            check_number("feature-space", "projection", self.projection, 0)
+            super().__post_init__()
             if self.projection >= 1:
                 raise ValueError(
-                    f"feature-space: projection is {self.projection!r}, but must be below 1, "
-                    "because the whole space leaves nothing to learn in"
+                    f"projection is {self.projection!r}, but must be below 1, because the whole "
+                    "space leaves nothing to learn in"
                 )
 
     config: Config

@@ -10,7 +10,7 @@ L = L_diff + mu InfoNCE(P^_g, C_g; C_j) + nu || K/V(prompt of g; dW^) - K/V(same
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import Delta, without_autocast
 from perdure.adapters.prompts import Prompts
-from perdure.methods.checks import check_flag, check_form, check_number, check_whole
 from perdure.methods.cidm import psi, weighted
 from perdure.methods.protocol import (
     Deltas,
@@ -31,6 +30,7 @@ from perdure.methods.protocol import (
     low_rank_deltas,
 )
 from perdure.methods.together import Together
+from perdure.settings import Count, Limits, NotNegative
 
 Relevance = Literal["softmax", "paper", "code"]
 
@@ -214,41 +214,34 @@ class FL2T(Together):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Together.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every `A_g B_g`."""
         proxies: bool = True
         """Off: no second step, and the weights come from C_g itself."""
-        width: int = 64
+        width: Count = 64
         """Width of the decoder."""
-        heads: int = 4
+        heads: Count = 4
         """Its attention heads."""
         relevance: Relevance = "softmax"
         """psi: softmax(s / tau), or one of CIDM's forms `paper` and `code`."""
-        tau: float = 0.05
+        tau: Annotated[float, Limits(least=1e-6)] = 0.05
         """Temperature of the softmax."""
-        mu: float = 0.1
+        mu: NotNegative = 0.1
         """Weight of InfoNCE; 0 switches it off."""
-        contrast_tau: float = 0.1
+        contrast_tau: Annotated[float, Limits(least=1e-6)] = 0.1
         """Temperature of InfoNCE."""
-        nu: float = 1.0
+        nu: NotNegative = 1.0
         """Weight of the preservation of each concept's own keys and values; 0 switches it off."""
-        together_steps: int = 200
+        together_steps: Count = 200
         """Optimiser steps of the second step."""
-        together_lr: float = 3e-4
+        together_lr: NotNegative = 3e-4
         """Its learning rate."""
 
         def __post_init__(self) -> None:
-            for option in ("rank", "width", "heads", "together_steps"):
-                check_whole("fl2t", option, getattr(self, option), 1)
-            for option in ("mu", "nu", "together_lr"):
-                check_number("fl2t", option, getattr(self, option), 0)
-            for option in ("tau", "contrast_tau"):
-                check_number("fl2t", option, getattr(self, option), 1e-6)
-            check_form("fl2t", "relevance", self.relevance, get_args(Relevance))
-            check_flag("fl2t", "proxies", self.proxies)
+            super().__post_init__()
             if self.width % self.heads:
                 raise ValueError(
-                    f"fl2t: width is {self.width}, but must be a multiple of heads ({self.heads})"
+                    f"width is {self.width}, but must be a multiple of heads ({self.heads})"
                 )
 
     config: Config

@@ -17,8 +17,8 @@ from torch import Tensor
 from perdure.adapters.delta import LowRank
 from perdure.adapters.prompts import PromptDelta, Prompts
 from perdure.methods.apart import Apart
-from perdure.methods.checks import check_whole
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
+from perdure.settings import Count
 
 Ends = Literal["mean", "sum", "none"]
 
@@ -59,16 +59,11 @@ class Gated(Apart):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every task's adapter."""
         ends: Ends = "mean"
         """What happens at the end token and the padding, which every picture attends to: the mean
         of the adapters of the tasks that are spoken of, their sum, or none of them."""
-
-        def __post_init__(self) -> None:
-            check_whole("gated", "rank", self.rank, 1)
-            if self.ends not in ("mean", "sum", "none"):
-                raise ValueError(f"gated: ends is {self.ends!r}, but must be mean, sum or none")
 
     config: Config
 

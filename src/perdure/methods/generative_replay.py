@@ -5,8 +5,8 @@ L = (1 - s) L_diff(new pictures) + s L_diff(drawings of earlier concepts by the 
 
 from dataclasses import dataclass
 
-from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
+from perdure.settings import Count
 
 
 class GenerativeReplay(LoRA):
@@ -16,12 +16,8 @@ class GenerativeReplay(LoRA):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LoRA.Config):
-        replay: int = 8
+        replay: Count = 8
         """Pictures of each past concept that are drawn before a task [ours]."""
-
-        def __post_init__(self) -> None:
-            check_whole("generative-replay", "rank", self.rank, 1)
-            check_whole("generative-replay", "replay", self.replay, 1)
 
     config: Config
 

@@ -4,12 +4,10 @@ W = W_init + A B,   trained on the pictures of all concepts at once
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from perdure.methods.checks import check_whole
 from perdure.methods.lora import LoRA
 from perdure.methods.protocol import Kept, Learner, Moments, Shapes
 
@@ -19,11 +17,6 @@ class Joint(LoRA):
     title = "Joint: one adapter for all concepts, learned in one task from all pictures"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the bound without forgetting"
     all_at_once = True
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LoRA.Config):
-        def __post_init__(self) -> None:
-            check_whole("joint", "rank", self.rank, 1)
 
     def start(
         self,

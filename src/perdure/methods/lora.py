@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perdure.methods.checks import check_whole
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -21,6 +20,7 @@ from perdure.methods.protocol import (
     sum_low_rank,
 )
 from perdure.methods.sequential import Sequential, continuing
+from perdure.settings import Count
 
 
 class LoRA(Sequential):
@@ -30,11 +30,8 @@ class LoRA(Sequential):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of the one adapter that all tasks share."""
-
-        def __post_init__(self) -> None:
-            check_whole("lora", "rank", self.rank, 1)
 
     config: Config
 

@@ -4,12 +4,10 @@ W = W_init + sum_{t spoken of} A_t B_t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.checks import check_whole
 from perdure.methods.protocol import Deltas, Kept, sum_low_rank, task_of
 
 
@@ -18,11 +16,6 @@ class LoRAIndependent(LowRankApart):
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
     mixes_by = "concepts"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LowRankApart.Config):
-        def __post_init__(self) -> None:
-            check_whole("lora-independent", "rank", self.rank, 1)
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

@@ -4,12 +4,10 @@ W = W_init + 1/N sum_t A_t B_t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.checks import check_whole
 from perdure.methods.protocol import Deltas, Kept, sum_low_rank
 
 
@@ -17,11 +15,6 @@ class LoRAMerged(LowRankApart):
     name = "lora-merged"
     title = "LoRA, merged: an adapter a task on the untouched base, drawn as their mean"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; averaged as in common practice"
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config(LowRankApart.Config):
-        def __post_init__(self) -> None:
-            check_whole("lora-merged", "rank", self.rank, 1)
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

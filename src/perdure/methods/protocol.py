@@ -6,7 +6,7 @@ A method sees named linear layers and token rows, nothing else: no diffusion, no
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from perdure.adapters.delta import Delta, FullRank, LowRank, low_rank_sum
 from perdure.adapters.prompts import PromptDelta, Prompts
+from perdure.settings import Settings
 
 Shapes = Mapping[str, tuple[int, int]]
 """Layer name -> (d_out, d_in)."""
@@ -182,8 +183,8 @@ class Method(ABC):
     """Are all concepts learned in the one task that a bank can have?"""
 
     @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """The method's options, validated when made."""
+    class Config(Settings):
+        """The method's options."""
 
     config: Config
 
@@ -254,12 +255,7 @@ class Method(ABC):
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready; `build(description["method"], **description["config"])` makes it again."""
-        return {"method": self.name, "config": config_to_json(self.config)}
-
-
-def config_to_json(config: Method.Config) -> dict[str, Any]:
-    """Field name -> value, for `json.dumps`, and back by `build(name, **values)`."""
-    return asdict(config)
+        return {"method": self.name, "config": self.config.to_json()}
 
 
 def task_of(kept: Sequence[Kept], concept: str) -> int:

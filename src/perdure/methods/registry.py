@@ -63,4 +63,7 @@ def build_from(methods: Mapping[str, type[Method]], name: str, config: Mapping[s
     if unknown:
         has = f"its options are {', '.join(options)}" if options else "it has none"
         raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}: {has}")
-    return method(method.Config(**config))
+    try:
+        return method(method.Config(**config))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

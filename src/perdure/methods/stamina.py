@@ -8,6 +8,7 @@ v_t      = mlp_tok(1)
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 from perdure.adapters.delta import without_autocast
 from perdure.adapters.masked import MaskedLowRank, masked_product
 from perdure.methods.c_lora import CLoRALearner
-from perdure.methods.checks import check_number, check_whole
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
 from perdure.methods.summed import Summed
+from perdure.settings import Count, Limits, NotNegative
 
 
 class TokenMLP(nn.Module):
@@ -100,31 +101,23 @@ class Stamina(Summed):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
-        rank: int = 16
+        rank: Count = 16
         """Rank of every `A_t B_t` before its mask; C-LoRA's [ours]."""
-        penalty: float = 1e8
+        penalty: NotNegative = 1e8
         """lambda, which multiplies the *sum* over layers and entries, as in C-LoRA; its value
         there [ours]. 0 switches the term off."""
-        sparsity: float = 0.01
+        sparsity: NotNegative = 0.01
         """mu, which multiplies the mean of sigmoid(logits) over all entries of all layers [ours].
         With 0 nothing asks for a sparse mask."""
-        mask_rank: int = 8
+        mask_rank: Count = 8
         """k, the rank of the mask's logits before their bias [ours]."""
-        hidden: int = 16
+        hidden: Count = 16
         """Width of the MLPs of mask and token, and of the mask's inputs e_u and e_v [ours]."""
-        tau: float = 1.0
+        tau: Annotated[float, Limits(least=1e-6)] = 1.0
         """Temperature of the straight-through gradient, that of sigmoid(logits / tau) [ours]."""
-        bias: float = 0.0
+        bias: Annotated[float, Limits(least=-50)] = 0.0
         """Start of b, one trained number a layer; the masks begin near the density
         sigmoid(bias) [ours]."""
-
-        def __post_init__(self) -> None:
-            for option in ("rank", "mask_rank", "hidden"):
-                check_whole("stamina", option, getattr(self, option), 1)
-            check_number("stamina", "penalty", self.penalty, 0)
-            check_number("stamina", "sparsity", self.sparsity, 0)
-            check_number("stamina", "tau", self.tau, 1e-6)
-            check_number("stamina", "bias", self.bias, -50)
 
     config: Config
 
