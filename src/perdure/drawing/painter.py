@@ -47,9 +47,9 @@ class Painter:
 
     def draw(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
-        seeds: Sequence[int],
+        seeds: int | Sequence[int],
         steps: int | None = None,
         guidance: float | None = None,
         negative: str = "",
@@ -60,7 +60,7 @@ class Painter:
         """One picture for each prompt and its seed; the same picture whatever its neighbours are.
 
         Args:
-            prompts: concepts are spoken of as ``<name>``.
+            prompts: one or several; concepts are spoken of as ``<name>``.
             seeds: as many as prompts.
             steps: denoising steps; default: what the base advises, else 30.
             guidance: classifier-free guidance; default: what the base advises, else 7.5.
@@ -71,6 +71,8 @@ class Painter:
 
         Raises PerdureError for a concept that the bank has not learned, and for unequal lengths.
         """
+        prompts = [prompts] if isinstance(prompts, str) else prompts
+        seeds = [seeds] if isinstance(seeds, int) else seeds
         if len(prompts) != len(seeds):
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
@@ -222,9 +224,10 @@ class Painter:
 
 
 def draw(
-    base: Base, bank: Bank | Path | str, prompts: Sequence[str], **options: Any
+    base: Base, bank: Bank | Path | str, prompts: str | Sequence[str], **options: Any
 ) -> list[Image.Image]:
     """Draw prompts with a bank: see `Painter.draw`. ``seeds`` default to 0, 1, 2, ..."""
+    prompts = [prompts] if isinstance(prompts, str) else prompts
     options.setdefault("seeds", range(len(prompts)))
     return Painter(base, bank).draw(prompts, **options)
 
