@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import perdure
+from perdure import cli
 from perdure.base.base import Base
+from perdure.base.tokens import known_in
+from perdure.drawing.regions import Region
+from perdure.errors import PerdureError
 from perdure.learning.learn import learn
 
 ADA = "a photo of <ada>"
@@ -36,3 +42,63 @@ def test_one_prompt_is_a_prompt_and_not_its_letters(base: Base, bank: Path) -> N
     ):
         assert len(drawn) == 1
         assert np.array_equal(np.asarray(drawn[0]), np.asarray(listed[0]))
+
+
+LONG = "a photo of a cat " * 9  # 45 tokens, of which the tiny base reads 38
+
+
+def test_a_concept_behind_the_end_that_the_base_reads_is_refused(base: Base, bank: Path) -> None:
+    painter = perdure.Painter(base, bank)
+    sentence = r"too long for this base by 8 tokens, and <ada> stands .*: shorten it"
+    late, box = LONG + "<ada>", (0.0, 0.0, 1.0, 1.0)
+    with pytest.raises(PerdureError, match=sentence):
+        painter.draw([ADA, late], seeds=[0, 1])
+    with pytest.raises(PerdureError, match=sentence):
+        painter.draw([ADA], seeds=[0], negative=late)
+    with pytest.raises(PerdureError, match=sentence):
+        painter.draw([ADA], seeds=[0], regions=[Region(phrase=late, box=box)])
+    with pytest.raises(PerdureError, match=sentence):
+        painter.fingerprint(late)
+    assert len(painter.draw(["<ada>, " + LONG], seeds=[0], negative=LONG)) == 1
+    assert base.tokens.too_long("<ada> " + LONG) == 8
+    assert base.tokens.too_long(ADA) == 0
+
+
+def test_a_template_that_would_be_cut_before_the_concept_is_refused(
+    base: Base, drawings: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PerdureError, match="<bo> stands in what it would not read"):
+        learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, templates=[LONG + "{}"], steps=1)
+
+
+def test_a_negative_prompt_is_asked_for_unknown_concepts_too(base: Base, bank: Path) -> None:
+    with pytest.raises(PerdureError, match="<nobody>, which this bank has not learned"):
+        perdure.draw(base, bank, ADA, negative="a photo of <nobody>")
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["(<ada>:1.3)", "a photo of ((<ada>) smiling:2)", "<ada> <lora:x:1>", "<ada> (smiling: .8)"],
+)
+def test_weights_in_prompts_are_refused(base: Base, bank: Path, prompt: str) -> None:
+    with pytest.raises(PerdureError, match="weights in prompts are not supported"):
+        perdure.draw(base, bank, prompt)
+
+
+def test_times_and_brackets_in_prompts_are_words() -> None:
+    assert known_in("(at 12:30) a photo (in oil): <ada>, (2:3)", ["ada"]) == ["ada"]
+
+
+def test_generate_says_that_the_end_of_a_long_prompt_is_not_read(
+    tiny: Path,
+    bank: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["generate", LONG, ADA, "--count=1", f"--base={tiny}", f"--bank={bank}"]
+    monkeypatch.setattr(sys, "argv", ["perdure", *asked, f"--out={tmp_path}"])
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note")]
+    assert len(notes) == 1 and "did not read its last 7 tokens" in notes[0]

@@ -15,6 +15,10 @@ from perdure.errors import PerdureError
 __all__ = ["ConceptTokens", "known_in", "spoken_in"]
 
 _TOKEN = re.compile(r"<([^<>\s]+)>")
+_WEIGHT = re.compile(  # <lora:x:1>; (<ada>:1.3), but not (at 12:30)
+    r"<[^<>\s]*:[^<>]*>"
+    r"|\([^()]*(?:\([^()]*\)[^()]*)*(?:[^\s\d:]\s*:\s*\d+|:\s*\d*\.\d+)\s*\)"
+)
 
 
 def spoken_in(prompt: str) -> list[str]:
@@ -27,7 +31,12 @@ def spoken_in(prompt: str) -> list[str]:
 
 
 def known_in(prompt: str, known: Collection[str]) -> list[str]:
-    """As `spoken_in`; PerdureError for a concept that is not among ``known``."""
+    """As `spoken_in`; PerdureError for a concept that is not among ``known``, and for a weight."""
+    if weight := _WEIGHT.search(prompt):
+        raise PerdureError(
+            f"The prompt holds a weight, {weight[0]!r}, and weights in prompts are not supported: "
+            "leave it out."
+        )
     spoken = spoken_in(prompt)
     for name in spoken:
         if name not in known:
@@ -106,7 +115,10 @@ class ConceptTokens:
         return int(self.tokenizer.convert_tokens_to_ids(f"<{name}>"))
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (N, positions), padded and cut to the base's length."""
+        """Token ids (N, positions), padded and cut to the base's length.
+
+        Raises PerdureError where a concept stands in what is cut off.
+        """
         batch = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -114,8 +126,24 @@ class ConceptTokens:
             max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )
+        for prompt, encoding in zip(prompts, batch.encodings, strict=True):
+            self._refuse_cut_concept(prompt, _cut_off(encoding))
         ids: Tensor = batch["input_ids"]
         return ids
+
+    def too_long(self, prompt: str) -> int:
+        """How many of a prompt's tokens stand beyond what the text encoder reads."""
+        length = self.tokenizer.model_max_length
+        batch = self.tokenizer([prompt], truncation=True, max_length=length)
+        return len(_cut_off(batch.encodings[0]))
+
+    def _refuse_cut_concept(self, prompt: str, cut: Sequence[int]) -> None:
+        for name in self.names if cut else ():
+            if self.id_of(name) in cut:
+                raise PerdureError(
+                    f"{prompt!r} is too long for this base by {len(cut)} tokens, and <{name}> "
+                    "stands in what it would not read: shorten it, or speak of the concept earlier."
+                )
 
     @contextmanager
     def serving(self, rows: Mapping[str, Tensor]) -> Iterator[None]:
@@ -133,3 +161,13 @@ class ConceptTokens:
             yield
         finally:
             handle.remove()
+
+
+def _cut_off(encoding: Any) -> list[int]:
+    """Token ids that truncation took from a prompt, without those that start, end and pad."""
+    return [
+        token
+        for part in encoding.overflowing
+        for token, special in zip(part.ids, part.special_tokens_mask, strict=True)
+        if not special
+    ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.console import console, counter
+from perdure.cli.console import console, counter, note
 from perdure.cli.options import BankOption, BaseOption, ManyConcepts
 
 __all__ = ["export", "generate"]
@@ -53,6 +53,9 @@ def generate(
             regions=regions,
             progress=progress,
         )
+    for text in dict.fromkeys([*prompts, negative, *(region.phrase for region in regions)]):
+        if extra := painter.base.tokens.too_long(text):
+            note(f"{text!r} is too long for this base, which did not read its last {extra} tokens.")
     out.mkdir(parents=True, exist_ok=True)
     for k, (picture, one) in enumerate(zip(pictures, seeds, strict=True)):
         path = out / f"{k // count:02d}-{one}.png"

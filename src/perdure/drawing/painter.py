@@ -69,7 +69,8 @@ class Painter:
             batch_size: pictures in one pass.
             progress: told how many of how many pictures are drawn.
 
-        Raises PerdureError for a concept that the bank has not learned, and for unequal lengths.
+        Raises PerdureError for a concept that the bank has not learned, for one that stands behind
+        the end of what the base reads, for weights in prompts, and for unequal lengths.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] if isinstance(seeds, int) else seeds
@@ -134,9 +135,17 @@ class Painter:
         return digest.hexdigest()
 
     def _prepare(self, texts: Iterable[str]) -> None:
-        """Target layers as this bank needs them, and the tokens that these texts speak of."""
+        """Target layers as this bank needs them, and the tokens that these texts speak of.
+
+        Raises PerdureError for a text that cannot be drawn as it stands.
+        """
+        texts = list(texts)
+        for text in texts:
+            known_in(text, self.rows)
         self.base.aim(self.method.targets)
         self.base.tokens.set(self._rows(texts))
+        for text in texts:
+            self.base.tokens.ids([text])  # refuses a concept that would be cut off
 
     def _rows(self, texts: Iterable[str]) -> dict[str, Tensor]:
         spoken = {name for text in texts for name in spoken_in(text)}
