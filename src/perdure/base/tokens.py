@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -27,7 +28,7 @@ def spoken_in(prompt: str) -> list[str]:
     >>> spoken_in("<rex> next to <bo>, a photo of <rex>")
     ['rex', 'bo']
     """
-    return list(dict.fromkeys(_TOKEN.findall(prompt)))
+    return list(dict.fromkeys(_TOKEN.findall(unicodedata.normalize("NFC", prompt))))
 
 
 def known_in(prompt: str, known: Collection[str]) -> list[str]:
@@ -81,13 +82,19 @@ class ConceptTokens:
 
         Of rows (n, d) for n layers the first is set; `layerwise` serves the others.
         """
-        tokens = [f"<{name}>" for name in rows]
+        tokens = [self._token(name) for name in rows]
         self._refuse_words_of_base(tokens)
         for token in tokens:
             if self.tokenizer.convert_tokens_to_ids(token) < self.own or (
                 token not in self.tokenizer.get_added_vocab()
             ):
                 self.tokenizer.add_tokens([token], special_tokens=False)
+        for name, token in zip(rows, tokens, strict=True):
+            if self.tokenizer.tokenize(f"<{name}>") != [token]:
+                raise PerdureError(
+                    f"The tokenizer of this base does not keep <{name}> in one piece: choose "
+                    "another name for the concept."
+                )
         self.text_encoder.resize_token_embeddings(  # type: ignore[operator]
             max(len(self.tokenizer), self.embedding().num_embeddings), mean_resizing=False
         )
@@ -112,7 +119,13 @@ class ConceptTokens:
 
     def id_of(self, name: str) -> int:
         """Token id of a concept."""
-        return int(self.tokenizer.convert_tokens_to_ids(f"<{name}>"))
+        return int(self.tokenizer.convert_tokens_to_ids(self._token(name)))
+
+    def _token(self, name: str) -> str:
+        """A concept's word as the tokenizer looks for it: CLIP's lowers the case of prompts."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        token = f"<{name}>"
+        return normalizer.normalize_str(token) if normalizer else token
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, positions), padded and cut to the base's length.

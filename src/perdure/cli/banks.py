@@ -39,8 +39,9 @@ def show(
 ) -> None:
     """Show everything that the bank knows of a concept."""
     from perdure.bank import Bank
+    from perdure.bank_format import composed
 
-    console.print_json(json.dumps(Bank.open(bank).metadata(concept)))
+    console.print_json(json.dumps(Bank.open(bank).metadata(composed(concept))))
 
 
 def remove(
@@ -49,8 +50,10 @@ def remove(
 ) -> None:
     """Forget a concept, where the method can do without it."""
     from perdure.bank import Bank
+    from perdure.bank_format import composed
     from perdure.methods import Kept, Together, build
 
+    concept = composed(concept)
     opened = Bank.open(bank)
     with opened.lock(verb="remove"):
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in opened.kept()]

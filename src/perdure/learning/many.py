@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from perdure.bank import Bank, TaskRecord
+from perdure.bank_format import composed
 from perdure.base.base import Base
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
@@ -124,10 +125,10 @@ def learn_many(
     with known.lock(wait, verb="learn"):
         refuse_unfinished(known)
         known.check_base(opened.identity)
-        known.check_new(list(concepts))
+        known.check_new([composed(name) for name in concepts])
         request = Request(
-            sources={name: _files(source) for name, source in concepts.items()},
-            nouns=dict(nouns or {}),
+            sources={composed(name): _files(source) for name, source in concepts.items()},
+            nouns={composed(name): noun for name, noun in (nouns or {}).items()},
             settings=settings,
         )
         known.clear_workspace()
