@@ -102,3 +102,23 @@ def test_generate_says_that_the_end_of_a_long_prompt_is_not_read(
         cli.main()
     notes = [line for line in capfd.readouterr().out.splitlines() if line.startswith("note")]
     assert len(notes) == 1 and "did not read its last 7 tokens" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "range_"),
+    [
+        ("steps", 0, "from 1 to 1000"),
+        ("steps", 1001, "from 1 to 1000"),
+        ("guidance", float("inf"), "finite number of at least 0"),
+        ("guidance", float("nan"), "finite number of at least 0"),
+        ("guidance", -1.0, "finite number of at least 0"),
+        ("batch_size", 0, "at least 1"),
+        ("seeds", -1, "from 0 to 4294967295"),
+        ("seeds", 2**64, "from 0 to 4294967295"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_name(
+    base: Base, bank: Path, option: str, value: float, range_: str
+) -> None:
+    with pytest.raises(PerdureError, match=rf"{option.removesuffix('s')}s? is .*{range_}"):
+        perdure.draw(base, bank, ADA, **{option: value})

@@ -20,6 +20,7 @@ from perdure.base.layerwise import layer_states, reading, typical
 from perdure.base.tokens import known_in, spoken_in
 from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values
 from perdure.errors import PerdureError
+from perdure.limits import SEEDS, check_number, check_whole
 from perdure.methods import Deltas, Together, build
 from perdure.quiet import quietly
 from perdure.totals import kept_of
@@ -70,19 +71,23 @@ class Painter:
             progress: told how many of how many pictures are drawn.
 
         Raises PerdureError for a concept that the bank has not learned, for one that stands behind
-        the end of what the base reads, for weights in prompts, and for unequal lengths.
+        the end of what the base reads, for weights in prompts, for numbers out of range and for
+        unequal lengths.
         """
         prompts = [prompts] if isinstance(prompts, str) else prompts
         seeds = [seeds] if isinstance(seeds, int) else seeds
+        advice = self.base.hints.get("drawing", {})
+        steps = int(advice.get("steps", 30)) if steps is None else steps
+        guidance = float(advice.get("guidance", 7.5)) if guidance is None else guidance
+        check_whole("steps", steps, 1, self.base.pipeline.scheduler.config.num_train_timesteps)
+        check_number("guidance", guidance, 0)
+        check_whole("batch_size", batch_size, 1)
+        for seed in seeds:
+            check_whole("seed", seed, 0, SEEDS)
         if len(prompts) != len(seeds):
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
             )
-        advice = self.base.hints.get("drawing", {})
-        arguments: dict[str, Any] = {
-            "num_inference_steps": steps or int(advice.get("steps", 30)),
-            "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
-        }
         self._prepare([*prompts, negative, *(region.phrase for region in regions)])
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
@@ -107,10 +112,11 @@ class Painter:
                         out = self.base.pipeline(
                             [prompts[i] for i in batch],
                             negative_prompt=[negative] * len(batch),
-                            generator=[torch.Generator().manual_seed(seeds[i]) for i in batch],
+                            generator=[torch.Generator().manual_seed(int(seeds[i])) for i in batch],
                             height=self.base.size,
                             width=self.base.size,
-                            **arguments,
+                            num_inference_steps=steps,
+                            guidance_scale=float(guidance),
                         )
                     pictures |= dict(zip(batch, out.images, strict=True))
                     progress(len(pictures), len(prompts))
