@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from perdure.base.identity import BaseIdentity
 from perdure.base.objective import Objective
 from perdure.base.tokens import ConceptTokens
 from perdure.errors import PerdureError
-from perdure.quiet import quietly
+from perdure.quiet import StableDiffusionPipeline, quietly
 
 __all__ = ["Base"]
 

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from perdure.drawing.painter import Painter
-from perdure.quiet import quietly
+from perdure.quiet import StableDiffusionPipeline, quietly
 
 __all__ = ["stock_difference"]
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusionPipeline
-
 from perdure.measuring import MetricEncoder
+from perdure.quiet import StableDiffusionPipeline
 from perdure.smallworld.figures import Quality
 from perdure.smallworld.world import (
     ACCESSORIES,
