@@ -176,3 +176,31 @@ def test_methods_and_help_need_no_torch() -> None:
     code = "import sys; import perdure.cli; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_an_output_folder_that_cannot_be_one_is_refused_before_the_work(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    learn = "learn", drawings / "ada", "--base", tiny, "--steps", 1, "--method=lora"
+    assert perdure(*learn)[0] == 0
+    (tmp_path / "file").write_text("mine")
+    classes = "smallworld-classes-100"
+    for place in ("file", "file/below"):
+        cases = [
+            ("generate", "<ada>", "--base", tiny, "--out", place),
+            ("export", place, "--base", tiny),
+            ("evaluate", "--base", tiny, "--out", place),
+            ("smallworld", place),
+            ("demo", "--out", place),
+            ("bench", "people-5", "--out", place),
+            ("bench", "people-5", "--work", place),
+            ("classify", classes, "--out", place),
+            ("classify", classes, "--work", place),
+            ("doctor", "--measure", "--out", place),
+        ]
+        for arguments in cases:
+            status, out, error = perdure(*arguments)
+            assert status == 2, (arguments, out, error)
+            assert "file is a file: choose another folder" in error, (arguments, error)
+            assert len(error.strip().splitlines()) == 1, error
+    assert (tmp_path / "file").read_text() == "mine"

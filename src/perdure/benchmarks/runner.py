@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
+from perdure.outputs import output_folder
 from perdure.processes import pool_of
 
 __all__ = ["Cell", "run_grid"]
@@ -56,6 +57,8 @@ def run_grid(
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise PerdureError(f"Two runs of the grid have one record, {twice}: name each once.")
+    for home in dict.fromkeys(path.parent for path in paths):
+        output_folder(home)
     waiting = [cell for cell in cells if not cell.record.exists()]
     if len(waiting) < len(cells):
         say(f"{len(cells) - len(waiting)} of {len(cells)} runs were done before")
@@ -80,8 +83,8 @@ def run_grid(
 
 def finish(cell: C, work: Work[C]) -> None:
     """Run one cell and write its record, atomically."""
+    output_folder(cell.record.parent)
     record = work(cell)
-    cell.record.parent.mkdir(parents=True, exist_ok=True)
     unfinished = cell.record.with_suffix(".partial")
     unfinished.write_text(json.dumps(record, separators=(",", ":")) + "\n")
     os.replace(unfinished, cell.record)

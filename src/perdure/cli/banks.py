@@ -88,10 +88,12 @@ def evaluate(
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.report import write_report
     from perdure.measuring.summary import bank_report
+    from perdure.outputs import output_folder
 
     opened = Bank.open(bank)
     model = Base.open(base, encoder=encoder or None)
     found = _references(references, opened.concepts) if references else None
+    folder = output_folder(out or bank / "evaluation")
     result = measure(
         model,
         opened,
@@ -101,8 +103,6 @@ def evaluate(
         seed=seed,
         progress=console.print,
     )
-    folder = out or bank / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
     result.matrix.save(folder / "matrix.json")
     write_report(folder / "report.html", bank_report(opened, result))
     console.print(f"{folder / 'matrix.json'}\n{folder / 'report.html'}")

@@ -66,6 +66,7 @@ def bench(
     from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
     from perdure.methods import METHODS
+    from perdure.outputs import output_folder
     from perdure.processes import cores
 
     chosen = _stream(stream, photos)
@@ -86,6 +87,7 @@ def bench(
             encoder=encoder or None,
         )
         check_records(cells)
+        output_folder(work / chosen.name)
         run_grid(cells, run, processes=processes or cores(), ray_address=ray or None, say=note)
     for path in write_results(folder):
         console.print(f"wrote {path}")

@@ -74,6 +74,7 @@ def classify(
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.classification import CLASSIFIERS, run_classification
+    from perdure.outputs import output_folder
     from perdure.processes import cores
 
     label = f"{stream}-{tasks}-tasks"
@@ -103,6 +104,7 @@ def classify(
             device=device,
         )
         check_records(cells)
+        output_folder(work / label)
         run_grid(
             cells,
             run_classification,

@@ -37,12 +37,14 @@ def generate(
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
     from perdure.drawing.regions import read_region
+    from perdure.outputs import output_folder
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
     painter = Painter(Base.open(base), known)
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + k for _ in prompts for k in range(count)]
+    folder = output_folder(out)
     with counter("drawing") as progress:
         pictures = painter.draw(
             wanted,
@@ -56,9 +58,8 @@ def generate(
     for text in dict.fromkeys([*prompts, negative, *(region.phrase for region in regions)]):
         if extra := painter.base.tokens.too_long(text):
             note(f"{text!r} is too long for this base, which did not read its last {extra} tokens.")
-    out.mkdir(parents=True, exist_ok=True)
     for k, (picture, one) in enumerate(zip(pictures, seeds, strict=True)):
-        path = out / f"{k // count:02d}-{one}.png"
+        path = folder / f"{k // count:02d}-{one}.png"
         size = (picture.width * scale, picture.height * scale)
         picture.resize(size, resample=0).save(path)
         console.print(str(path))

@@ -22,6 +22,7 @@ from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_valu
 from perdure.errors import PerdureError
 from perdure.limits import SEEDS, check_number, check_whole
 from perdure.methods import Deltas, Together, build
+from perdure.outputs import output_folder
 from perdure.quiet import quietly
 from perdure.totals import kept_of
 
@@ -206,11 +207,9 @@ class Painter:
             folder: must not exist, or be empty.
             spoken: for a method whose mixture depends on the prompt, the concepts to fold for.
 
-        Raises PerdureError where the folder is in use, or such a method is given no concept.
+        Raises PerdureError where the folder is in use or cannot be made, or such a method is given
+        no concept.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         for name in spoken:
             if name not in self.rows:
                 raise PerdureError(f"The bank has no concept <{name}>: `perdure list` shows them.")
@@ -229,6 +228,9 @@ class Painter:
                 f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
+        folder = output_folder(folder)
+        if any(folder.iterdir()):
+            raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         self._prepare(f"<{name}>" for name in self.rows)
         self.base.fold(method.mix(self.kept, list(spoken)))
         try:

@@ -17,6 +17,7 @@ from perdure.measuring.contents import (
     Strip,
 )
 from perdure.measuring.page import page
+from perdure.outputs import output_folder
 
 __all__ = [
     "Concept",
@@ -40,7 +41,7 @@ def write_report(path: str | Path, data: Report) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a text file, replacing it whole; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(path.parent)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from perdure.outputs import output_folder
 from perdure.smallworld.unnamed import style_references
 from perdure.smallworld.world import references
 
@@ -32,7 +33,7 @@ def write_style(
 
 
 def _write(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     paths = [folder / f"{k:02d}.png" for k in range(len(pictures))]
     for path, picture in zip(paths, pictures, strict=True):
         Image.fromarray(picture).save(path)
