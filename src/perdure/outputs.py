@@ -1,13 +1,14 @@
-"""Folders that a user names for what is written."""
+"""Where a user's files go: folders that can be written, and names that nothing has yet."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from perdure.errors import PerdureError
 
-__all__ = ["output_folder"]
+__all__ = ["first_free_number", "output_folder"]
 
 
 def output_folder(path: Path | str) -> Path:
@@ -32,3 +33,9 @@ def output_folder(path: Path | str) -> Path:
             f"The folder {path} cannot be written: choose another, or change its permissions."
         )
     return path
+
+
+def first_free_number(folder: Path) -> int:
+    """One more than the greatest number that a name in the folder begins with; 0 in a new one."""
+    numbers = (re.match(r"[0-9]+", path.name) for path in folder.iterdir())
+    return 1 + max((int(number[0]) for number in numbers if number), default=-1)

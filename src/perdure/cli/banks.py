@@ -94,6 +94,8 @@ def evaluate(
     model = Base.open(base, encoder=encoder or None)
     found = _references(references, opened.concepts) if references else None
     folder = output_folder(out or bank / "evaluation")
+    if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
+        raise PerdureError(f"{folder} has results in it already: choose another folder.")
     result = measure(
         model,
         opened,

@@ -17,7 +17,9 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="Prompts; speak of a concept as <name>.")],
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pictures, which are numbered on.")
+    ] = Path("pictures"),
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
@@ -37,7 +39,7 @@ def generate(
     from perdure.base.base import Base
     from perdure.drawing.painter import Painter
     from perdure.drawing.regions import read_region
-    from perdure.outputs import output_folder
+    from perdure.outputs import first_free_number, output_folder
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
@@ -58,10 +60,12 @@ def generate(
     for text in dict.fromkeys([*prompts, negative, *(region.phrase for region in regions)]):
         if extra := painter.base.tokens.too_long(text):
             note(f"{text!r} is too long for this base, which did not read its last {extra} tokens.")
+    first = first_free_number(folder)
     for k, (picture, one) in enumerate(zip(pictures, seeds, strict=True)):
-        path = folder / f"{k // count:02d}-{one}.png"
+        path = folder / f"{first + k // count:02d}-{one}.png"
         size = (picture.width * scale, picture.height * scale)
-        picture.resize(size, resample=0).save(path)
+        with path.open("xb") as file:
+            picture.resize(size, resample=0).save(file, "PNG")
         console.print(str(path))
 
 
