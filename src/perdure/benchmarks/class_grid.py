@@ -15,6 +15,7 @@ from perdure.classification.run import ClassificationRun
 from perdure.classification.settings import settings_from
 from perdure.classification.streams import check_stream
 from perdure.errors import PerdureError
+from perdure.limits import check_whole
 
 __all__ = ["check_records", "class_cells"]
 
@@ -50,6 +51,8 @@ def class_cells(
     """
     check_methods(methods, CLASSIFIERS)
     check_stream(stream, data)
+    check_whole("seeds", seeds, 1)
+    check_whole("tasks", tasks, 1)
     fixed = {"seed", *(settings or {}), *(f"method.{key}" for key in options or {})}
     if twice := sorted(fixed & set(vary or {})):
         raise PerdureError(f"{twice[0]} is varied, and given beside that: leave one of them out.")

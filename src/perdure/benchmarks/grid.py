@@ -12,6 +12,7 @@ from perdure.benchmarks.records import check_record
 from perdure.benchmarks.runs import Run
 from perdure.benchmarks.streams import Stream
 from perdure.errors import PerdureError
+from perdure.limits import check_whole
 from perdure.methods import METHODS
 
 __all__ = ["cell_name", "cells_of", "check_methods", "check_records", "choices", "parted"]
@@ -75,6 +76,13 @@ def cells_of(
         pictures, moments, pairs, base, encoder: as in `Run`.
     """
     check_methods(methods)
+    for what, number, least in (
+        ("seeds", seeds, 1),
+        ("orders", orders, 1),
+        ("pictures", pictures, 2),
+        ("pairs", pairs, 0),
+    ):
+        check_whole(what, number, least)
     cells = []
     for method, chosen, order, seed in itertools.product(
         methods, choices(vary or {}), range(orders), range(seeds)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from perdure.cluster import cause, on_cluster
 from perdure.errors import PerdureError
+from perdure.limits import check_whole
 from perdure.outputs import output_folder
 from perdure.processes import pool_of
 
@@ -53,6 +54,7 @@ def run_grid(
 
     Raises PerdureError that names every cell that failed, after the others are done.
     """
+    check_whole("processes", processes, 1)
     paths = [cell.record for cell in cells]
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)

@@ -78,8 +78,10 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results.")] = None,
     encoder: EncoderOption = "",
-    pictures: Annotated[int, typer.Option(min=2, help="Drawn for each concept and moment.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="First seed.")] = 1000,
+    pictures: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Drawn for each concept and moment.")
+    ] = 8,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="First seed.")] = 1000,
 ) -> None:
     """Measure what the bank remembers: matrix.json and a page, report.html."""
     from perdure.bank import Bank

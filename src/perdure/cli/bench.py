@@ -28,8 +28,10 @@ def bench(
     methods: Annotated[
         str, typer.Option(help="Names with commas between, or all.")
     ] = "lora,c-lora,lora-independent",
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 1,
-    orders: Annotated[int, typer.Option(min=1, help="How many orders of the stream.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds: 0, 1, ...")] = 1,
+    orders: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many orders of the stream.")
+    ] = 1,
     vary: Annotated[
         list[str] | None,
         typer.Option(help="Values to try, such as lr=0.003,0.01 or method.penalty=30,300."),
@@ -45,11 +47,16 @@ def bench(
     ] = None,
     base: BaseOption = "smallworld",
     encoder: EncoderOption = "",
-    pictures: Annotated[int, typer.Option(min=2, help="Drawn of a concept at a moment.")] = 8,
-    pairs: Annotated[int, typer.Option(min=0, help="Pairs of concepts drawn together.")] = 4,
+    pictures: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Drawn of a concept at a moment.")
+    ] = 8,
+    pairs: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Pairs of concepts drawn together.")
+    ] = 4,
     processes: Annotated[
-        int, typer.Option(min=0, help="Runs at a time; 0: one for each core.")
-    ] = 0,
+        int | None,
+        typer.Option(min=1, max=1000, help="Runs at a time; by default one for each core."),
+    ] = None,
     ray: RayOption = "",
     report: ReportOption = False,
 ) -> None:

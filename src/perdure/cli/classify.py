@@ -33,8 +33,10 @@ def classify(
     option: Annotated[
         list[str] | None, typer.Option("--option", help="An option of the method, such as rank=64.")
     ] = None,
-    tasks: Annotated[int, typer.Option(help="How many tasks the classes are shared among.")] = 10,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0, 1, ...")] = 3,
+    tasks: Annotated[
+        int, typer.Option(min=1, help="How many tasks the classes are shared among.")
+    ] = 10,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="How many seeds: 0, 1, ...")] = 3,
     vary: Annotated[
         list[str] | None,
         typer.Option(help="Values to try, such as lr=1e-3,5e-4 or method.penalty=1,10."),
@@ -61,8 +63,11 @@ def classify(
         "runs"
     ),
     processes: Annotated[
-        int, typer.Option(min=0, help="Runs at a time; 0: one for each core, one on a GPU.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Runs at a time; by default one for each core, one on a GPU."
+        ),
+    ] = None,
     ray: RayOption = "",
     report: ReportOption = False,
 ) -> None:

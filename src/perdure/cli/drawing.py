@@ -20,9 +20,9 @@ def generate(
     out: Annotated[
         Path, typer.Option(help="Folder for the pictures, which are numbered on.")
     ] = Path("pictures"),
-    count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="Pictures of each prompt.")] = 4,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the first picture.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(min=0, help="Guidance scale.")] = None,
     negative: Annotated[str, typer.Option(help="What the pictures should not show.")] = "",
     box: Annotated[
@@ -32,7 +32,9 @@ def generate(
             "of the picture's sides: 'a photo of <rex>@0,0,0.5,1'."
         ),
     ] = None,
-    scale: Annotated[int, typer.Option(min=1, help="Enlarge this many times, pixel by pixel.")] = 1,
+    scale: Annotated[
+        int, typer.Option(min=1, max=16, help="Enlarge this many times, pixel by pixel.")
+    ] = 1,
 ) -> None:
     """Draw prompts with everything that the bank has learned."""
     from perdure.bank import Bank

@@ -67,7 +67,8 @@ def learn(
     ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.")] = 0,
     processes: Annotated[
-        int, typer.Option(min=1, help="Concepts learned at once, for a method without order.")
+        int,
+        typer.Option(min=1, max=1000, help="Concepts learned at once, for a method without order."),
     ] = 1,
     ray_address: Annotated[
         str, typer.Option(help="Learn on this Ray cluster (pip install perdure[ray]).")

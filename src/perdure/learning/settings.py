@@ -126,7 +126,8 @@ def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnS
                 f"{name} has no effect without prior: give the prior prompt as well."
             )
     if "templates" in values:
-        values["templates"] = tuple(values["templates"])
+        given_as = values["templates"]
+        values["templates"] = (given_as,) if isinstance(given_as, str) else tuple(given_as)
     try:
         return LearnSettings(**values)
     except ValueError as error:

@@ -20,6 +20,7 @@ from perdure.bank import Bank
 from perdure.base.base import Base
 from perdure.drawing.painter import Painter
 from perdure.learning.pictures import read_pictures
+from perdure.limits import SEEDS, check_whole
 from perdure.machine import environment
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import TaskMatrix
@@ -114,7 +115,11 @@ def evaluate(
         contexts: prompts with `{}` for the token, drawn after every task.
         seed: first seed.
         progress: told what is being drawn.
+
+    Raises PerdureError for numbers out of range, and for whatever cannot be read or drawn.
     """
+    check_whole("pictures", pictures, 1)
+    check_whole("seed", seed, 0, SEEDS)
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     real = {
         name: read_pictures(source, size=base.size).tensor
