@@ -516,14 +516,30 @@ def test_another_method_or_configuration_is_refused_with_the_difference(tmp_path
     assert bank.concepts == ()
 
 
-@pytest.mark.parametrize("name", ["a", "Rex", "my-dog_2", "x" * 40])
+@pytest.mark.parametrize(
+    "name", ["a", "Rex", "my-dog_2", "x" * 40, "zoë", "мила", "花子", "नाव", "محمد", "한글"]
+)
 def test_good_names(name):
     check_concept_name(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "<rex>", "2pac", "-a", "_a", "x" * 41, "a b", "a/b", "..", "a.b", "zoë", "a\n", "a\0"],
+    [
+        "",
+        "<rex>",
+        "2pac",
+        "-a",
+        "_a",
+        "x" * 41,
+        "a b",
+        "a/b",
+        "..",
+        "a.b",
+        "zoe\u0308",
+        "a\n",
+        "a\0",
+    ],
 )
 def test_bad_names_are_refused_before_anything_is_written(tmp_path, name):
     bank = made(tmp_path)

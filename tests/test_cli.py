@@ -176,3 +176,67 @@ def test_methods_and_help_need_no_torch() -> None:
     code = "import sys; import perdure.cli; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_an_output_folder_that_cannot_be_one_is_refused_before_the_work(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    learn = "learn", drawings / "ada", "--base", tiny, "--steps", 1, "--method=lora"
+    assert perdure(*learn)[0] == 0
+    (tmp_path / "file").write_text("mine")
+    classes = "smallworld-classes-100"
+    for place in ("file", "file/below"):
+        cases = [
+            ("generate", "<ada>", "--base", tiny, "--out", place),
+            ("export", place, "--base", tiny),
+            ("evaluate", "--base", tiny, "--out", place),
+            ("smallworld", place),
+            ("demo", "--out", place),
+            ("bench", "people-5", "--out", place),
+            ("bench", "people-5", "--work", place),
+            ("classify", classes, "--out", place),
+            ("classify", classes, "--work", place),
+            ("doctor", "--measure", "--out", place),
+        ]
+        for arguments in cases:
+            status, out, error = perdure(*arguments)
+            assert status == 2, (arguments, out, error)
+            assert "file is a file: choose another folder" in error, (arguments, error)
+            assert len(error.strip().splitlines()) == 1, error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_nothing_that_was_written_before_is_overwritten(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    learn = "learn", drawings / "ada", drawings / "bo", "--base", tiny, "--steps", 1
+    assert perdure(*learn, "--method=lora", "--no-check")[0] == 0
+
+    def files(folder: str) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()}
+
+    draw = "generate", "a photo of <ada>", "a photo of <bo>", "--base", tiny, "--count", 1
+    assert perdure(*draw)[0] == 0
+    before = files("pictures")
+    assert sorted(before) == ["00-0.png", "01-0.png"]
+    status, out, error = perdure(*draw, "--seed", 5)
+    assert status == 0, error
+    assert "02-5.png" in out and "03-5.png" in out
+    assert files("pictures").items() >= before.items()
+
+    assert perdure("smallworld", "photos", "--count", 2)[0] == 0
+    before = files("photos")
+    assert perdure("smallworld", "photos", "--count", 3)[0] == 0  # the first two are the same
+    assert files("photos").items() >= before.items() and len(files("photos")) == 3
+    before = files("photos")
+    status, out, error = perdure("smallworld", "photos", "--identity", 7)
+    assert status == 2 and "00.png is there and another picture" in error
+    assert files("photos") == before
+
+    evaluate = "evaluate", "--base", tiny, "--pictures", 2
+    assert perdure(*evaluate, "--out", "results")[0] == 0
+    before = files("results")
+    status, out, error = perdure(*evaluate, "--out", "results")
+    assert status == 2 and "results has results in it already" in error
+    assert files("results") == before
+    assert perdure(*evaluate)[0] == perdure(*evaluate)[0] == 0  # the bank's own is made anew

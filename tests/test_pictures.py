@@ -251,13 +251,53 @@ def test_bilevel_and_grey(tmp_path):
     assert near(colour(levels(tmp_path / "b.jpg"), 9, 9), (77,) * 3, 1)
 
 
-@pytest.mark.parametrize("kind", ["png", "webp"])
-def test_an_animation_gives_its_first_frame(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["png", "webp", "avif", "tiff"])
+def test_of_several_frames_or_pages_the_first_is_taken(tmp_path, kind):
     frames = [Image.new("RGB", (64, 64), colour) for colour in (GREEN, RED, BLUE)]
     path = tmp_path / f"a.{kind}"
     frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
     assert getattr(Image.open(path), "n_frames", 1) == 3
-    assert colour(levels(path), 32, 32) == GREEN
+    assert near(colour(levels(path), 32, 32), GREEN, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.bmp", {}),
+        ("a.tif", {}),
+        ("a.TIFF", {"compression": "tiff_lzw"}),
+        ("a.avif", {"quality": 100, "subsampling": "4:4:4"}),
+    ],
+)
+def test_bmp_tiff_and_avif_are_read(tmp_path, name, options):
+    quadrants().save(tmp_path / name, **options)
+    found = corners(levels(tmp_path))
+    assert all(near(a, b, 4) for a, b in zip(found, [RED, GREEN, BLUE, WHITE], strict=True)), found
+
+
+@pytest.mark.parametrize("kind", ["tiff", "avif"])
+def test_tiff_and_avif_are_turned_upright(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    image = quadrants().transpose(Image.Transpose.ROTATE_180)
+    image.save(tmp_path / f"a.{kind}", exif=exif, quality=100)
+    found = corners(levels(tmp_path))
+    assert all(near(a, b, 12) for a, b in zip(found, [RED, GREEN, BLUE, WHITE], strict=True)), found
+
+
+def test_an_avif_that_begins_with_the_brand_of_all_heif_is_read(tmp_path):
+    quadrants().save(tmp_path / "a.avif")
+    data = bytearray((tmp_path / "a.avif").read_bytes())
+    assert data[8:12] == b"avif"
+    data[8:12] = b"mif1"
+    (tmp_path / "a.avif").write_bytes(data)
+    assert len(read_pictures(tmp_path, size=64)) == 1
+
+
+def test_a_tiff_of_fractions_is_refused(tmp_path):
+    Image.fromarray(np.ones((64, 64), dtype=np.float32)).save(tmp_path / "a.tiff")
+    with pytest.raises(PerdureError, match="holds fractions.*save it with 8 or 16 bits"):
+        read_pictures(tmp_path, size=64)
 
 
 def test_the_contents_tell_the_format_not_the_name(tmp_path):
@@ -337,18 +377,18 @@ def test_small_pictures_are_enlarged_and_reported_and_too_small_ones_left_out(tm
 
 def test_pictures_of_other_formats_in_a_folder_are_reported(tmp_path):
     noise(1).save(tmp_path / "a.png")
-    noise(2).save(tmp_path / "b.tiff")
+    noise(2).save(tmp_path / "b.gif")
     pictures = read_pictures(tmp_path, size=64)
     assert pictures.files == (tmp_path / "a.png",)
-    assert "b.tiff is left out: only JPEG, PNG, WebP and HEIC" in pictures.notes[0]
-    with pytest.raises(PerdureError, match="b.tiff is not a picture that can be read"):
-        read_pictures(tmp_path / "b.tiff", size=64)
+    assert "b.gif is left out: only JPEG, PNG, WebP, AVIF, TIFF, BMP and HEIC" in pictures.notes[0]
+    with pytest.raises(PerdureError, match="b.gif is not a picture that can be read"):
+        read_pictures(tmp_path / "b.gif", size=64)
 
 
 # Refused
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tiff", "bmp"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
 def test_a_truncated_file_is_named_with_the_mend(tmp_path, kind, part):
     path = tmp_path / f"a.{kind}"
@@ -358,7 +398,7 @@ def test_a_truncated_file_is_named_with_the_mend(tmp_path, kind, part):
         read_pictures(tmp_path, size=64)
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "avif", "tiff", "bmp"])
 def test_a_file_cut_anywhere_is_a_sentence_or_a_picture(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     noise(0, 64, 64).save(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,10 +25,12 @@ __all__ = [
     "State",
     "TaskRecord",
     "as_json",
+    "caseless",
     "check_concept_name",
     "check_finite",
     "check_new_names",
     "check_tensors",
+    "composed",
     "differences",
     "from_bytes",
     "metadata_of",
@@ -41,10 +44,9 @@ FORMAT = 2
 """The format of bank.json and of the concepts' files that this version writes. It reads format 1,
 too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
-_CONCEPT = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
 _TOGETHER_FILE = re.compile(r"(together)(?:\.(\d+))?\.safetensors")
-_TASK_FOLDER = re.compile(r"(\d{2,})-[A-Za-z0-9_+-]+")
+_TASK_FOLDER = re.compile(r"[0-9]{2,}-(.+?)(?:\+[0-9]+)?")
 _TOKENS = (f"{WORD}/", f"{STATE}/")
 _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
 _UNSET = object()
@@ -123,13 +125,13 @@ class State:
             for entry in task["concepts"]:
                 name, file = entry["name"], ConceptFile(name=entry["file"], sha256=entry["sha256"])
                 # Names become paths that are deleted one day: none may lead out of the bank.
-                if not _CONCEPT.fullmatch(name) or not _CONCEPT_FILE.fullmatch(file.name):
+                if not _is_name(name) or not _CONCEPT_FILE.fullmatch(file.name):
                     raise ValueError(f"bad concept entry {entry!r}")
                 if name in files:
                     raise ValueError(f"concept {name!r} is listed twice")
                 files[name] = file
                 names.append(name)
-            if not _TASK_FOLDER.fullmatch(task["folder"]) or not names:
+            if not _is_task_folder(task["folder"]) or not names:
                 raise ValueError(f"bad task entry {task['folder']!r}")
             facts = dict(task["facts"])
             tasks.append(TaskRecord(folder=task["folder"], concepts=tuple(names), facts=facts))
@@ -185,16 +187,18 @@ def orphans(path: Path, state: State) -> Iterator[Path]:
         if not own and _TOGETHER_FILE.fullmatch(file.name):
             yield file
     for home in _folders(path / "concepts"):
-        kept = state.files.get(home.name)
+        name = composed(home.name)
+        kept = state.files.get(name)
         if kept is not None:
             for file in home.iterdir():
                 if file.name != kept.name and _CONCEPT_FILE.fullmatch(file.name):
                     yield file
-        elif _CONCEPT.fullmatch(home.name):
+        elif _is_name(name):
             yield home
     listed = {task.folder for task in state.tasks}
     for home in _folders(path / "tasks"):
-        if home.name not in listed and _TASK_FOLDER.fullmatch(home.name):
+        name = composed(home.name)
+        if name not in listed and _is_task_folder(name):
             yield home
 
 
@@ -280,9 +284,38 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     )
 
 
+def composed(name: str) -> str:
+    """A name as a bank spells it: in Unicode's NFC, which some file systems do not keep."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _is_name(text: str) -> bool:
+    """May a concept be called so: letters (of any script), digits, - and _, a letter first?"""
+    kinds = [unicodedata.category(character) for character in text]
+    return (
+        0 < len(text) <= 40
+        and kinds[0].startswith("L")
+        and all(
+            kind[0] in "LM" or kind == "Nd" or character in "-_"  # M: vowel signs and accents
+            for kind, character in zip(kinds, text, strict=True)
+        )
+        and text == composed(text)
+    )
+
+
+def _is_task_folder(text: str) -> bool:
+    known = _TASK_FOLDER.fullmatch(text)
+    return known is not None and _is_name(known[1])
+
+
+def caseless(name: str) -> str:
+    """Equal for names that a tokenizer or a file system may take for one."""
+    return composed(name.casefold())
+
+
 def check_concept_name(name: str) -> None:
-    """Raise PerdureError where `name` cannot be a concept's."""
-    if not _CONCEPT.fullmatch(name):
+    """Raise PerdureError where `name`, which must be `composed`, cannot be a concept's."""
+    if not _is_name(name):
         raise PerdureError(
             f"{name!r} cannot be a concept's name: take letters, digits, - and _, a letter first,"
             " at most 40 of them and no brackets."
@@ -293,7 +326,7 @@ def check_new_names(bank: Path, concepts: Sequence[str], *, known: Sequence[str]
     """Raise PerdureError where a name is malformed, `known` to the bank, or given twice."""
     if not concepts:
         raise PerdureError("No concept was named: give at least one name.")
-    taken = {name.lower(): name for name in known}
+    taken = {caseless(name): name for name in known}
     for name in concepts:
         check_concept_name(name)
         if name in known:
@@ -301,10 +334,10 @@ def check_new_names(bank: Path, concepts: Sequence[str], *, known: Sequence[str]
                 f"The bank {bank} already has a concept {name!r}: choose another name, or"
                 f" forget the old one first with `perdure remove {name}`."
             )
-        if twin := taken.get(name.lower()):
+        if twin := taken.get(caseless(name)):
             how = "is given twice" if twin == name else f"differs from {twin!r} only by its case"
             raise PerdureError(f"The concept name {name!r} {how}: choose another name.")
-        taken[name.lower()] = name
+        taken[caseless(name)] = name
 
 
 def check_tensors(

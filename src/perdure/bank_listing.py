@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.bank import Bank
+from perdure.bank_format import composed
 
 __all__ = ["Listed", "list_concepts", "show"]
 
@@ -48,4 +49,4 @@ def show(bank: Bank | Path | str, concept: str) -> dict[str, Any]:
     Raises PerdureError where the bank has no such concept.
     """
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
-    return bank.metadata(concept)
+    return bank.metadata(composed(concept))

@@ -14,6 +14,7 @@ import transformers
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
+from perdure.outputs import output_folder
 from perdure.smallworld.card import model_facts, write_card
 from perdure.smallworld.quality import measure_quality
 
@@ -56,6 +57,8 @@ def quality(
         raise PerdureError(
             f"The quality of {name!r} cannot be measured: that needs a base of the drawn world."
         )
+    if out is not None:
+        output_folder(out)
     encoder = MetricEncoder.of(base)
     advice = base.hints.get("drawing", {})
     result = measure_quality(
@@ -68,7 +71,6 @@ def quality(
         progress=progress,
     )
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         result.grid.save(out / "smallworld.png")
         weights = Path(base.encoder).parent
         facts = {

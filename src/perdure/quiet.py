@@ -1,4 +1,4 @@
-"""Loading a model without the libraries' own progress bars and reports."""
+"""Libraries and models loaded without the libraries' own progress bars, reports and advice."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from contextlib import contextmanager
 import diffusers.utils.logging as diffusers_logging
 import transformers.utils.logging as transformers_logging
 
-__all__ = ["quietly"]
+__all__ = ["StableDiffusionPipeline", "quietly"]
+
+_LIBRARIES = (diffusers_logging, transformers_logging)
 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Within the block diffusers and transformers show no bar and only errors."""
-    levels = diffusers_logging.get_verbosity(), transformers_logging.get_verbosity()
-    shown = transformers_logging.is_progress_bar_enabled()
-    for library in (diffusers_logging, transformers_logging):
+    """Within the block diffusers and transformers show no bar and only errors; then as before."""
+    before = [(one, one.get_verbosity(), one.is_progress_bar_enabled()) for one in _LIBRARIES]
+    for library in _LIBRARIES:
         library.disable_progress_bar()
         library.set_verbosity_error()
     try:
         yield
     finally:
-        diffusers_logging.set_verbosity(levels[0])
-        transformers_logging.set_verbosity(levels[1])
-        diffusers_logging.enable_progress_bar()
-        if shown:
-            transformers_logging.enable_progress_bar()
+        for library, level, shown in before:
+            library.set_verbosity(level)
+            if shown:
+                library.enable_progress_bar()
+
+
+with quietly():  # transformers says so where torchvision is missing, which is no fault here
+    from diffusers import StableDiffusionPipeline

@@ -35,6 +35,7 @@ __all__ = [
     "Settings",
     "Share",
     "allowed",
+    "checked",
 ]
 
 
@@ -144,6 +145,14 @@ class Allowed:
             *first, last = map(repr, self.choices)
             words = f"{', '.join(first)} or {last}"
         return words + (", or None" if self.optional else "")
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """A value that stands alone, where it fits an annotation; PerdureError as from `Settings`."""
+    try:
+        return _allowed(hint).check(name, value)
+    except ValueError as error:
+        raise PerdureError(f"{error}.") from error
 
 
 def _parted(texts: Sequence[str]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from perdure.measuring.report import write_report
 from perdure.measuring.scores import reach
 from perdure.measuring.summary import stream_report
 from perdure.methods import DEFAULT, METHODS
+from perdure.outputs import output_folder
 from perdure.processes import cores, pool_of
 
 __all__ = ["run_demo"]
@@ -65,6 +66,7 @@ def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
     What a run that was cut short had learned is kept and gone on from.
     """
     began = time.monotonic()
+    output_folder(out)
     sources = people(5).sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     banks = {method: out / f"bank-{method}" for method in METHODS_SHOWN}

@@ -21,10 +21,11 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perdure.bank_format import check_concept_name
+from perdure.bank_format import caseless, check_concept_name, composed
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
 from perdure.learning.pictures import list_pictures
@@ -71,16 +72,17 @@ def photographed(name: str, folder: Path) -> Stream:
     folder = folder.expanduser()
     if not folder.is_dir():
         raise PerdureError(f"{folder} is no folder: give --photos the one that holds the pictures.")
-    concepts = LAYOUTS[name].read(folder)
+    found = LAYOUTS[name].read(folder)
+    concepts = [replace(one, name=composed(one.name)) for one in found]
     seen: dict[str, str] = {}
     for one in concepts:
         check_concept_name(one.name)
-        if twin := seen.get(one.name.lower()):
+        if twin := seen.get(caseless(one.name)):
             raise PerdureError(
                 f"{folder} has two concepts of one name, {twin} and {one.name} (capitals do not"
                 " count): rename one, or take it out."
             )
-        seen[one.name.lower()] = one.name
+        seen[caseless(one.name)] = one.name
     return Stream(
         name=f"{name}-{folder.resolve().name}" if name == "folders" else name,
         concepts=tuple(concepts),

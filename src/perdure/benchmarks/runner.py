@@ -12,7 +12,9 @@ from typing import Any, Protocol, TypeVar
 from perdure.cluster import cause, on_cluster
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
+from perdure.outputs import output_folder
 from perdure.processes import pool_of
+from perdure.settings import Count, checked
 
 __all__ = ["Cell", "run_grid"]
 
@@ -52,10 +54,13 @@ def run_grid(
 
     Raises PerdureError that names every cell that failed, after the others are done.
     """
+    checked("processes", processes, Count)
     paths = [cell.record for cell in cells]
     if len(set(paths)) != len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
         raise PerdureError(f"Two runs of the grid have one record, {twice}: name each once.")
+    for home in dict.fromkeys(path.parent for path in paths):
+        output_folder(home)
     waiting = [cell for cell in cells if not cell.record.exists()]
     if len(waiting) < len(cells):
         say(f"{len(cells) - len(waiting)} of {len(cells)} runs were done before")
@@ -80,6 +85,7 @@ def run_grid(
 
 def finish(cell: C, work: Work[C]) -> None:
     """Run one cell and write its record, atomically."""
+    output_folder(cell.record.parent)
     record = work(cell)
     replace_file(cell.record, (json.dumps(record, separators=(",", ":")) + "\n").encode())
 

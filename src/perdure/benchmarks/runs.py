@@ -24,6 +24,7 @@ from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import score_pairs
+from perdure.outputs import output_folder
 
 __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 
@@ -99,7 +100,7 @@ def run(cell: Run) -> dict[str, Any]:
         seed=1000 + 100 * cell.seed,
     )
     together = _together(base, bank, encoder, cell, sources) if cell.pairs else {}
-    cell.record.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(cell.record.parent)
     _strip(evaluation).save(cell.record.with_suffix(".webp"), quality=QUALITY)
     facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
     return facts | {
@@ -219,7 +220,7 @@ def _together(
         found[key] = asdict(score)
         rows += pictures
     sheet = cell.record.with_name(cell.record.stem + "-together.webp")
-    sheet.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(sheet.parent)
     grid(rows, columns=len(rows) // 2).save(sheet, quality=QUALITY)
     return found
 

@@ -9,6 +9,7 @@ from perdure.settings import Commas, Count, Limits, Settings
 
 __all__ = ["BenchSettings", "ClassBenchSettings"]
 
+UpToThousand = Annotated[int, Limits(least=1, most=1000)]
 Names = Annotated[tuple[str, ...], Commas]
 
 
@@ -20,16 +21,16 @@ class BenchSettings(Settings):
 
     method: Names = ("lora", "c-lora", "lora-independent")
     """Names with commas between, or all."""
-    seeds: Count = 1
+    seeds: UpToThousand = 1
     """How many seeds of everything random: 0, 1, ..."""
-    orders: Count = 1
+    orders: UpToThousand = 1
     """How many orders of the stream: as listed, and further permutations."""
-    pictures: Annotated[int, Limits(least=2)] = 8
+    pictures: Annotated[int, Limits(least=2, most=10_000)] = 8
     """Drawn of each concept at each moment."""
     moments: Literal["all", "milestones"] | None = None
     """When concepts are scored, as in `evaluate`; where not given, all of a stream of up to 20
     concepts, and milestones of a longer one."""
-    pairs: Annotated[int, Limits(least=0)] = 4
+    pairs: Annotated[int, Limits(least=0, most=10_000)] = 4
     """Pairs of neighbours in the stream that are drawn together at the end."""
 
 
@@ -43,7 +44,7 @@ class ClassBenchSettings(Settings):
     """Names with commas between, or all."""
     tasks: Count = 10
     """How many tasks the classes are shared among."""
-    seeds: Count = 3
+    seeds: UpToThousand = 3
     """How many seeds of everything random, the order of the classes too: 0, 1, ..."""
     data: str | None = None
     """Folder or zip file of the stream's pictures."""

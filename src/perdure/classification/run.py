@@ -26,6 +26,7 @@ from perdure.measuring.matrix import (
     forgetting_coda,
     forgetting_max,
 )
+from perdure.outputs import output_folder
 
 __all__ = ["ACCURACY", "FORMAT", "ClassificationRun", "derived", "run_classification"]
 
@@ -193,7 +194,7 @@ def _begun(
     if not (run.work / _TOLD).exists():
         if (run.work / INDEX).exists():
             raise other
-        run.work.mkdir(parents=True, exist_ok=True)
+        output_folder(run.work)
         _replace(run.work / _TOLD, told)
     if _read(run.work / _TOLD) != told:
         raise other

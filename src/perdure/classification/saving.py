@@ -22,6 +22,7 @@ from perdure.classification.moments import readers
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.methods.protocol import Kept
+from perdure.outputs import output_folder
 
 __all__ = ["INDEX", "State", "read", "write"]
 
@@ -49,7 +50,7 @@ class State:
 
 def write(folder: Path, state: State) -> None:
     """Save; a crash leaves the folder as it was or as it is to be."""
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     firsts = set(readers(state.moments).values())
     whole = dict(state.tensors)
     whole |= {f"{_MOMENTS}{layer}": state.moments[layer] for layer in firsts}

@@ -12,6 +12,7 @@ from rich.table import Table
 from perdure.cli.console import console
 from perdure.cli.fields import Given, with_options
 from perdure.cli.options import BankOption, BaseOption, EncoderOption
+from perdure.errors import PerdureError
 from perdure.measuring.settings import EvaluateSettings
 
 __all__ = ["evaluate", "list_concepts", "remove", "show"]
@@ -71,9 +72,13 @@ def evaluate(
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.report import write_report
     from perdure.measuring.summary import bank_report
+    from perdure.outputs import output_folder
 
     opened = Bank.open(bank)
     model = Base.open(base, encoder=encoder or None)
+    folder = output_folder(out or bank / "evaluation")
+    if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
+        raise PerdureError(f"{folder} has results in it already: choose another folder.")
     result = measure(
         model,
         opened,
@@ -82,8 +87,6 @@ def evaluate(
         progress=console.print,
         **settings,
     )
-    folder = out or bank / "evaluation"
-    folder.mkdir(parents=True, exist_ok=True)
     result.matrix.save(folder / "matrix.json")
     write_report(folder / "report.html", bank_report(opened, result))
     console.print(f"{folder / 'matrix.json'}\n{folder / 'report.html'}")

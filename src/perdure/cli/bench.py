@@ -40,7 +40,7 @@ def bench(
     ] = None,
     base: BaseOption = "smallworld",
     encoder: EncoderOption = "",
-    processes: RunsOption = 0,
+    processes: RunsOption = None,
     ray: RayOption = "",
     report: ReportOption = False,
 ) -> None:
@@ -56,6 +56,7 @@ def bench(
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.benchmarks.runs import run
+    from perdure.outputs import output_folder
     from perdure.processes import cores
 
     chosen = _stream(stream, photos)
@@ -71,6 +72,7 @@ def bench(
             **settings,
         )
         check_records(cells)
+        output_folder(work / chosen.name)
         run_grid(cells, run, processes=processes or cores(), ray=ray or None, say=note)
     for path in write_results(folder):
         console.print(f"wrote {path}")

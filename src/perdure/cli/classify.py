@@ -42,7 +42,7 @@ def classify(
     vary: VaryOption = None,
     out: RecordsOption = Path("classified"),
     work: WorkOption = Path("runs"),
-    processes: RunsOption = 0,
+    processes: RunsOption = None,
     ray: RayOption = "",
     report: ReportOption = False,
 ) -> None:
@@ -54,6 +54,7 @@ def classify(
     from perdure.benchmarks.report import write_results
     from perdure.benchmarks.runner import run_grid
     from perdure.classification import run_classification
+    from perdure.outputs import output_folder
     from perdure.processes import cores
 
     asked = ClassBenchSettings.of(settings)
@@ -69,6 +70,7 @@ def classify(
             **settings,
         )
         check_records(cells)
+        output_folder(work / label)
         run_grid(
             cells,
             run_classification,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perdure.cli.console import console, counter
+from perdure.cli.console import console, counter, note
 from perdure.cli.fields import Given, with_options
 from perdure.cli.options import BankOption, BaseOption, ManyConcepts
 from perdure.drawing.settings import DrawSettings
@@ -21,7 +21,9 @@ def generate(
     *,
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for the pictures, which are numbered on.")
+    ] = Path("pictures"),
     settings: Given,
     box: Annotated[
         list[str] | None,
@@ -30,26 +32,33 @@ def generate(
             "of the picture's sides: 'a photo of <rex>@0,0,0.5,1'."
         ),
     ] = None,
-    scale: Annotated[int, typer.Option(min=1, help="Enlarge this many times, pixel by pixel.")] = 1,
+    scale: Annotated[
+        int, typer.Option(min=1, max=16, help="Enlarge this many times, pixel by pixel.")
+    ] = 1,
 ) -> None:
     """Draw prompts with everything that the bank has learned."""
     from perdure.bank import Bank
     from perdure.drawing.painter import Painter
     from perdure.drawing.regions import read_region
     from perdure.hosts.diffusion.host import Base
+    from perdure.outputs import first_free_number, output_folder
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
     painter = Painter(Base.open(base), known)
+    asked, folder = DrawSettings.of(settings), output_folder(out)
     with counter("drawing") as progress:
         pictures = painter.draw(prompts, regions=regions, progress=progress, **settings)
-    out.mkdir(parents=True, exist_ok=True)
-    asked = DrawSettings.of(settings)
+    for text in dict.fromkeys([*prompts, asked.negative, *(region.phrase for region in regions)]):
+        if extra := painter.base.tokens.too_long(text):
+            note(f"{text!r} is too long for this base, which did not read its last {extra} tokens.")
+    first = first_free_number(folder)
     for k, picture in enumerate(pictures):
         of, number = divmod(k, asked.count)
-        path = out / f"{of:02d}-{asked.seed + number}.png"
+        path = folder / f"{first + of:02d}-{asked.seed + number}.png"
         size = (picture.width * scale, picture.height * scale)
-        picture.resize(size, resample=0).save(path)
+        with path.open("xb") as file:
+            picture.resize(size, resample=0).save(file, "PNG")
         console.print(str(path))
 
 

@@ -57,7 +57,8 @@ def learn(
     ] = False,
     wait: Annotated[float, typer.Option(help="Seconds to wait for another writer.")] = 0,
     processes: Annotated[
-        int, typer.Option(min=1, help="Concepts learned at once, for a method without order.")
+        int,
+        typer.Option(min=1, max=1000, help="Concepts learned at once, for a method without order."),
     ] = 1,
     ray: RayOption = "",
     encoder: EncoderOption = "",
@@ -119,7 +120,7 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Pat
         if not path.exists():
             raise PerdureError(f"There is no {path}: give a folder of pictures, or picture files.")
     if all(path.is_dir() for path in pictures):
-        given = list(names) or [path.resolve().name for path in pictures]
+        given = list(names) or [_name_of(path) for path in pictures]
         if len(given) != len(pictures):
             raise PerdureError(
                 f"{len(pictures)} folders came with {len(given)} names: give as many."
@@ -131,6 +132,18 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Pat
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
     return [{names[0]: list(pictures)}]
+
+
+def _name_of(folder: Path) -> str:
+    from perdure.bank import check_concept_name
+    from perdure.bank_format import composed
+
+    name = composed(folder.resolve().name)
+    try:
+        check_concept_name(name)
+    except PerdureError as error:
+        raise PerdureError(f"{error} Give another one than the folder's with --name.") from error
+    return name
 
 
 def _learned(records: Sequence[TaskRecord]) -> None:

@@ -56,8 +56,13 @@ WorkOption = Annotated[
     Path, typer.Option("--work", help="Folder of what runs learn and go on from.")
 ]
 RunsOption = Annotated[
-    int,
-    typer.Option("--processes", min=0, help="Runs at a time; 0: one for each core, one on a GPU."),
+    int | None,
+    typer.Option(
+        "--processes",
+        min=1,
+        max=1000,
+        help="Runs at a time; by default one for each core, one on a GPU.",
+    ),
 ]
 ReportOption = Annotated[
     bool, typer.Option("--report", help="Run nothing: only write tables and report anew.")

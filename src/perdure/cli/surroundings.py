@@ -30,7 +30,9 @@ def doctor(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure smallworld's quality as well (minutes).")
     ] = False,
-    pictures: Annotated[int, typer.Option(min=8, help="Pictures drawn by --measure.")] = 512,
+    pictures: Annotated[
+        int, typer.Option(min=8, max=100_000, help="Pictures drawn by --measure.")
+    ] = 512,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model card and its figures.")
     ] = None,
@@ -48,9 +50,9 @@ def doctor(
 def smallworld(
     out: Annotated[Path, typer.Argument(help="Folder for the pictures.")],
     domain: Annotated[str, typer.Option(help="person, pet, place or object.")] = "person",
-    identity: Annotated[int, typer.Option(help="Seed of the identity.")] = 2_000_000,
-    count: Annotated[int, typer.Option(help="How many pictures.")] = 8,
-    seed: Annotated[int, typer.Option(help="Another seed, other pictures of the same.")] = 0,
+    identity: Annotated[int, typer.Option(min=0, help="Seed of the identity.")] = 2_000_000,
+    count: Annotated[int, typer.Option(min=1, max=10_000, help="How many pictures.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures of the same.")] = 0,
 ) -> None:
     """Write a few pictures of one drawn identity, to learn from."""
     from perdure.smallworld.pictures import write_pictures

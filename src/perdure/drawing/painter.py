@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
@@ -20,8 +20,10 @@ from perdure.drawing.settings import DrawSettings
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
-from perdure.hosts.diffusion.tokens import known_in, spoken_in
+from perdure.hosts.diffusion.tokens import known_in
 from perdure.methods import Deltas, Together, build
+from perdure.outputs import output_folder
+from perdure.settings import Limits, checked
 from perdure.totals import kept_of
 
 __all__ = ["Painter", "draw", "grid"]
@@ -65,8 +67,9 @@ class Painter:
 
         Returns `count` pictures of the first prompt, then of the next one.
 
-        Raises PerdureError for a concept that the bank has not learned, for an option that does
-        not exist or fit, and for unequal lengths.
+        Raises PerdureError for a concept that the bank has not learned, for one that stands behind
+        the end of what the base reads, for weights in prompts, for an option that does not exist or
+        fit, and for unequal lengths.
         """
         chosen = DrawSettings.of(settings)
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -76,14 +79,17 @@ class Painter:
         elif useless := sorted({"seed", "count"} & settings.keys()):
             raise PerdureError(f"{useless[0]} has no effect beside seeds: leave one of them out.")
         seeds = [seeds] if isinstance(seeds, int) else seeds
+        seeds = [DrawSettings.of({"seed": seed}).seed for seed in seeds]
         if len(prompts) != len(seeds):
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
             )
         advice = self.base.hints.get("drawing", {})
         steps, guidance = chosen.steps, chosen.guidance
+        steps = int(advice.get("steps", 30)) if steps is None else steps
+        checked("steps", steps, Annotated[int, Limits(least=1, most=self.base.most_steps)])
         arguments: dict[str, Any] = {
-            "num_inference_steps": int(advice.get("steps", 30)) if steps is None else steps,
+            "num_inference_steps": steps,
             "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
         }
         texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
@@ -136,8 +142,11 @@ class Painter:
         return digest.hexdigest()
 
     def _session(self, texts: Iterable[str]) -> AbstractContextManager[Session]:
-        """The base with this bank's target layers, and the tokens that these texts speak of."""
-        spoken = {name for text in texts for name in spoken_in(text)}
+        """The base with this bank's target layers, and the tokens that these texts speak of.
+
+        Raises PerdureError for a text that cannot be drawn as it stands.
+        """
+        spoken = {name for text in texts for name in known_in(text, self.tokens)}
         tokens = {name: self.tokens[name] for name in self.tokens if name in spoken}
         return self.base.session(targets=self.method.targets, tokens=tokens)
 
@@ -183,11 +192,9 @@ class Painter:
             folder: must not exist, or be empty.
             spoken: for a method whose mixture depends on the prompt, the concepts to fold for.
 
-        Raises PerdureError where the folder is in use, or such a method is given no concept.
+        Raises PerdureError where the folder is in use or cannot be made, or such a method is given
+        no concept.
         """
-        folder = Path(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         for name in spoken:
             if name not in self.tokens:
                 raise PerdureError(f"The bank has no concept <{name}>: `perdure list` shows them.")
@@ -206,6 +213,9 @@ class Painter:
                 f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
+        folder = output_folder(folder)
+        if any(folder.iterdir()):
+            raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         with self._session(f"<{name}>" for name in self.tokens) as session:
             session.fold(method.mix(self.kept, list(spoken)))
             session.save(folder)

@@ -17,7 +17,7 @@ class DrawSettings(Settings):
 
     called: ClassVar[str] = "drawing"
 
-    steps: Count | None = None
+    steps: Annotated[int, Limits(least=1, most=1000)] | None = None
     """Denoising steps; where not given, what the base advises, else 30."""
     guidance: NotNegative | None = None
     """Classifier-free guidance; where not given, what the base advises, else 7.5."""
@@ -25,7 +25,7 @@ class DrawSettings(Settings):
     """What the pictures should not show."""
     size: AnySize | None = None
     """Width and height, such as 768x512; the base's own by default."""
-    count: Count = 1
+    count: Annotated[int, Limits(least=1, most=10_000)] = 1
     """Pictures of each prompt."""
     seed: Annotated[int, Limits(least=0, most=2**32 - 1)] = 0
     """Seed of the first picture of each prompt; the next one's is one more, and so on."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from perdure.adapters import Token
 from perdure.bank import Bank, TaskRecord
+from perdure.bank_format import composed
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
@@ -128,6 +129,8 @@ def learn(
 
     Raises PerdureError for anything that the user can mend; the bank is then what it was.
     """
+    concepts = {composed(name): source for name, source in concepts.items()}
+    nouns = {composed(name): noun for name, noun in (nouns or {}).items()}
     bank = bank_for(bank, base, method, options)
     base_method = build(bank.method, **bank.config)
     chosen = make_settings(advised(base.hints, bank.method), settings)
@@ -147,7 +150,7 @@ def learn(
             config=bank.config,
             settings=chosen,
             digests={name: p.digest for name, p in pictures.items()},
-            nouns=dict(nouns or {}),
+            nouns=nouns,
             fingerprint=bank.fingerprint,
             apart=apart,
         )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from perdure.bank import Bank, TaskRecord
+from perdure.bank_format import composed
 from perdure.cluster import cause, on_cluster
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
@@ -38,6 +39,7 @@ from perdure.learning.pictures import read_pictures
 from perdure.learning.together import learn_together
 from perdure.methods import DEFAULT, Kept, Together, build
 from perdure.processes import pool_of
+from perdure.settings import Count, checked
 
 __all__ = ["learn_many", "resume_many"]
 
@@ -104,8 +106,7 @@ def learn_many(
     another, and where a process fails or is killed: what was committed stays, and `resume_many`
     learns the rest.
     """
-    if not isinstance(processes, int) or processes < 1:
-        raise PerdureError(f"processes is {processes!r}, but must be a whole number of at least 1.")
+    checked("processes", processes, Count)
     opened = _open(base)
     there = (Path(bank) / "bank.json").exists()
     name = method or (Bank.open(bank).method if there else DEFAULT)
@@ -122,10 +123,10 @@ def learn_many(
     with known.lock(wait, verb="learn"):
         refuse_unfinished(known)
         known.check_base(opened.identity)
-        known.check_new(list(concepts))
+        known.check_new([composed(name) for name in concepts])
         request = Request(
-            sources={name: _files(source) for name, source in concepts.items()},
-            nouns=dict(nouns or {}),
+            sources={composed(name): _files(source) for name, source in concepts.items()},
+            nouns={composed(name): noun for name, noun in (nouns or {}).items()},
             settings=settings,
         )
         known.clear_workspace()

@@ -22,11 +22,14 @@ Fit = Literal["crop", "letterbox"]
 MAX_PIXELS = 89_478_485  # where Pillow, too, begins to suspect a decompression bomb
 MAX_PICTURES = 500
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
-_READ = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif"})
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
+_NAMED = "JPEG, PNG, WebP, AVIF, TIFF, BMP{}HEIC"
+_READ = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif"}
+    | {".avif", ".tif", ".tiff", ".bmp"}
+)
 _NOT_READ = frozenset(
-    {".avif", ".bmp", ".cr2", ".cr3", ".dng", ".gif", ".jp2", ".jxl", ".nef", ".arw", ".raf"}
-    | {".orf", ".psd", ".svg", ".tif", ".tiff"}
+    {".cr2", ".cr3", ".dng", ".gif", ".jp2", ".jxl", ".nef", ".arw", ".raf", ".orf", ".psd", ".svg"}
 )
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 
@@ -59,7 +62,7 @@ def read_pictures(
     max_pixels: int = MAX_PIXELS,
     max_pictures: int = MAX_PICTURES,
 ) -> Pictures:
-    """Read JPEG, PNG, WebP and (with pillow-heif) HEIC pictures as one tensor.
+    """Read JPEG, PNG, WebP, AVIF, TIFF, BMP and (with pillow-heif) HEIC pictures as one tensor.
 
     Args:
         source: a folder (hidden files and sub-folders are ignored, the rest is read in the order of
@@ -71,9 +74,9 @@ def read_pictures(
         max_pictures: more files than this are refused before one is opened.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit greyscale is scaled to 8
-    bits, an animation gives its first frame; the picture is resized with Lanczos. Exact duplicates
-    are left out, near ones are reported. A picture that has to be enlarged is reported; one that
-    would have to be more than twice as large is left out.
+    bits, of several frames or pages the first is taken; the picture is resized with Lanczos. Exact
+    duplicates are left out, near ones are reported. A picture that has to be enlarged is reported;
+    one that would have to be more than twice as large is left out.
 
     Raises:
         PerdureError: naming the file and the mend, for anything that cannot be read.
@@ -174,13 +177,13 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
     files = sorted((path for path in visible if path.is_file()), key=lambda path: path.name)
     paths = [path for path in files if path.suffix.lower() in _READ]
     notes = [
-        f"{path} is left out: only JPEG, PNG, WebP and HEIC are read; convert it."
+        f"{path} is left out: only {_NAMED.format(' and ')} are read; convert it."
         for path in files
         if path.suffix.lower() in _NOT_READ
     ]
     if not paths:
         raise PerdureError(
-            f"The folder {folder} has no pictures (JPEG, PNG, WebP or HEIC) in it; sub-folders are"
+            f"The folder {folder} has no pictures ({_NAMED.format(' or ')}) in it; sub-folders are"
             " not searched: name the folder that holds them."
         )
     return paths, notes
@@ -190,16 +193,21 @@ def _read_rgb(path: Path, max_pixels: int) -> Image.Image:
     """One file as an upright RGB picture; everything that can go wrong as a PerdureError."""
     try:
         with path.open("rb") as file:
-            head = file.read(12)
+            head = file.read(64)
         if not head:
             raise PerdureError(f"{path} is empty: copy it again from its source or leave it out.")
-        if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        if _is_heif(head):
             return _read_heif(path, max_pixels)
         # Pillow warns where it suspects a bomb; our own limit is an error, before decoding.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as image:
                 _check_pixels(path, image.size, max_pixels)
+                if image.mode == "F":
+                    raise PerdureError(
+                        f"{path} holds fractions, of which none is known to be white: save it with"
+                        " 8 or 16 bits a colour."
+                    )
                 return _to_rgb(ImageOps.exif_transpose(image))
     except PerdureError:
         raise
@@ -207,7 +215,7 @@ def _read_rgb(path: Path, max_pixels: int) -> Image.Image:
         raise _too_many_pixels(path) from error
     except UnidentifiedImageError as error:
         raise PerdureError(
-            f"{path} is not a picture that can be read (JPEG, PNG, WebP or HEIC): convert it or"
+            f"{path} is not a picture that can be read ({_NAMED.format(' or ')}): convert it or"
             " leave it out."
         ) from error
     except (PermissionError, FileNotFoundError) as error:
@@ -219,6 +227,12 @@ def _read_rgb(path: Path, max_pixels: int) -> Image.Image:
             f"{path} is damaged or cut short ({error}): copy it again from its source or leave"
             " it out."
         ) from error
+
+
+def _is_heif(head: bytes) -> bool:
+    """By the brands that a file begins with; an AVIF may share the first one, `mif1`."""
+    brands = head[8 : int.from_bytes(head[:4])]
+    return head[4:8] == b"ftyp" and brands[:4] in _HEIF_BRANDS and b"avif" not in brands
 
 
 def _read_heif(path: Path, max_pixels: int) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perdure.bank import Bank
+from perdure.bank_format import composed
 from perdure.errors import PerdureError
 from perdure.methods import Kept, Together, build
 
@@ -17,6 +18,7 @@ def remove(bank: Bank | Path | str, concept: str) -> tuple[str, ...]:
     Returns the concepts that remain. Raises PerdureError for a concept that the bank does not
     have, one that the others cannot do without, and a bank that another process writes to.
     """
+    concept = composed(concept)
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     with bank.lock(verb="remove"):
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]

@@ -18,6 +18,7 @@ from perdure.measuring.contents import (
     Strip,
 )
 from perdure.measuring.page import page
+from perdure.outputs import output_folder
 
 __all__ = [
     "Concept",
@@ -41,6 +42,7 @@ def write_report(path: str | Path, data: Report) -> None:
 
 def write_page(path: Path, text: str) -> None:
     """Write a text file, replacing it whole; missing folders are made."""
+    output_folder(path.parent)
     staged = path.with_name(f".{path.name}.{os.getpid()}.part")  # its own, if two write one page
     replace_file(path, text.encode(), staged=staged)
 

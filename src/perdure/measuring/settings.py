@@ -16,7 +16,7 @@ class EvaluateSettings(Settings):
 
     called: ClassVar[str] = "measuring"
 
-    pictures: Annotated[int, Limits(least=2)] = 8
+    pictures: Annotated[int, Limits(least=2, most=10_000)] = 8
     """Drawn of each concept at each moment."""
     seed: Seed = 1000
     """Seed of the first picture; the next one's is one more, and so on."""

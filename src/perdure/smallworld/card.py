@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffusers import StableDiffusionPipeline
-
 from perdure.measuring.features import MetricEncoder
+from perdure.outputs import output_folder
+from perdure.quiet import StableDiffusionPipeline
 from perdure.smallworld.figures import Quality
 from perdure.smallworld.world import (
     ACCESSORIES,
@@ -134,7 +134,7 @@ def write_card(path: Path, *, quality: Quality, facts: Mapping[str, object]) -> 
                 f"facts: the stage {stage.get('name', '?')!r} lacks {', '.join(missing)}; "
                 "give what `stage_facts` gives"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    output_folder(path.parent)
     path.write_text(_card(quality, known), encoding="utf-8")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from perdure.errors import PerdureError
+from perdure.outputs import output_folder
 from perdure.smallworld.unnamed import style_references
 from perdure.smallworld.world import references
 
@@ -19,7 +22,8 @@ def write_pictures(
 ) -> list[Path]:
     """Draw ``count`` pictures (64 x 64 PNG) of identity (domain, ``identity``) into ``folder``.
 
-    Raises ValueError for an unknown domain, a negative seed or a count below 1.
+    Raises ValueError for an unknown domain, a negative seed or a count below 1, and PerdureError
+    where a file of that name is another picture.
     """
     return _write(folder, [picture for picture, _ in references(domain, identity, count, seed)])
 
@@ -32,8 +36,25 @@ def write_style(
 
 
 def _write(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
-    folder.mkdir(parents=True, exist_ok=True)
+    output_folder(folder)
     paths = [folder / f"{k:02d}.png" for k in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture).save(path)
+    missing = [place for place in zip(paths, pictures, strict=True) if not _there(*place)]
+    for path, picture in missing:
+        partial = path.with_suffix(".partial")
+        Image.fromarray(picture).save(partial, "PNG")
+        os.replace(partial, path)
     return paths
+
+
+def _there(path: Path, picture: np.ndarray) -> bool:
+    """Is this picture there already? PerdureError where another file is in its place."""
+    if not path.exists():
+        return False
+    try:
+        with Image.open(path) as found:
+            same = np.array_equal(np.asarray(found), picture)
+    except OSError:
+        same = False
+    if not same:
+        raise PerdureError(f"{path} is there and another picture: choose another folder.")
+    return True

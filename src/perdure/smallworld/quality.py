@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from PIL import Image
 from torch import Tensor
 
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import auc, frechet, mmd
+from perdure.quiet import StableDiffusionPipeline
 from perdure.smallworld.figures import Quality
 from perdure.smallworld.identities import check_seed, generator
 from perdure.smallworld.recognition import measure_recognition, scene_prompt

@@ -155,6 +155,11 @@ class Base(Frozen):
         return len(self.family.readers(self.pipeline))
 
     @property
+    def most_steps(self) -> int:
+        """How many steps the schedule has to draw in."""
+        return int(self.pipeline.scheduler.config.num_train_timesteps)
+
+    @property
     def size(self) -> Size:
         """Width and height of its own pictures in pixels."""
         return self.family.size(self.pipeline)

@@ -162,6 +162,8 @@ class Session:
         """
         base, count = self.base, len(prompts)
         family, pipeline = base.family, base.pipeline
+        for vocabulary in base.tokens.vocabularies:
+            vocabulary.ids([*prompts, negative])  # refuses a concept that would be cut off
         width, height = base.fitting(size)
         own = None if said is None else self.conditioning(prompts).prompts
         deltas = said(own) if said is not None and own is not None else ()

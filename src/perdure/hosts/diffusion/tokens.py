@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
@@ -23,6 +24,10 @@ from perdure.errors import PerdureError
 __all__ = ["Tokens", "Vocabulary", "known_in", "spoken_in"]
 
 _TOKEN = re.compile(r"<([^<>\s]+)>")
+_WEIGHT = re.compile(  # <lora:x:1>; (<ada>:1.3), but not (at 12:30)
+    r"<[^<>\s]*:[^<>]*>"
+    r"|\([^()]*(?:\([^()]*\)[^()]*)*(?:[^\s\d:]\s*:\s*\d+|:\s*\d*\.\d+)\s*\)"
+)
 
 
 def spoken_in(prompt: str) -> list[str]:
@@ -31,11 +36,16 @@ def spoken_in(prompt: str) -> list[str]:
     >>> spoken_in("<rex> next to <bo>, a photo of <rex>")
     ['rex', 'bo']
     """
-    return list(dict.fromkeys(_TOKEN.findall(prompt)))
+    return list(dict.fromkeys(_TOKEN.findall(unicodedata.normalize("NFC", prompt))))
 
 
 def known_in(prompt: str, known: Collection[str]) -> list[str]:
-    """As `spoken_in`; PerdureError for a concept that is not among ``known``."""
+    """As `spoken_in`; PerdureError for a concept that is not among ``known``, and for a weight."""
+    if weight := _WEIGHT.search(prompt):
+        raise PerdureError(
+            f"The prompt holds a weight, {weight[0]!r}, and weights in prompts are not supported: "
+            "leave it out."
+        )
     spoken = spoken_in(prompt)
     for name in spoken:
         if name not in known:
@@ -80,24 +90,49 @@ class Vocabulary:
         return self.table.weight[: self.own].float().mean(dim=0, keepdim=True)
 
     def add(self, names: Collection[str]) -> None:
-        """Make these concepts' tokens words; PerdureError for a word that the base has already."""
+        """Make these concepts' tokens words.
+
+        PerdureError for a word that the base has already, and for one that the tokenizer does not
+        keep in one piece.
+        """
         added = self.tokenizer.get_added_vocab()
         for name in names:
-            if added.get(f"<{name}>", self.own) < self.own:
+            if added.get(self._word(name), self.own) < self.own:
                 raise PerdureError(
                     f"<{name}> is a word of the base already: choose another name for the concept."
                 )
-        if new := [f"<{name}>" for name in names if f"<{name}>" not in added]:
+        if new := [name for name in names if self._word(name) not in added]:
             if self.tokenizer is self.pristine:
                 self.tokenizer = copy.deepcopy(self.pristine)
-            self.tokenizer.add_tokens(new, special_tokens=False)
+            self.tokenizer.add_tokens([self._word(name) for name in new], special_tokens=False)
+        for name in new:
+            if self._word(name) not in self.tokenizer.tokenize(f"<{name}>"):
+                self.tokenizer = self.pristine  # without any word that was added
+                raise PerdureError(
+                    f"The tokenizer of this base does not keep <{name}> in one piece: choose "
+                    "another name for the concept."
+                )
 
     def id_of(self, name: str) -> int:
         """Token id of a concept."""
-        return int(self.tokenizer.convert_tokens_to_ids(f"<{name}>"))
+        return int(self.tokenizer.convert_tokens_to_ids(self._word(name)))
+
+    def _word(self, name: str) -> str:
+        """A concept's token as the tokenizer looks for it: CLIP's lowers the case of prompts."""
+        normalizer = self.pristine.backend_tokenizer.normalizer
+        word = f"<{name}>"
+        return normalizer.normalize_str(word) if normalizer else word
+
+    def too_long(self, prompt: str) -> int:
+        """How many of a prompt's tokens stand beyond what the encoder reads."""
+        batch = self.tokenizer([prompt], truncation=True, max_length=self.length)
+        return len(_cut_off(batch.encodings[0]))
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
-        """Token ids (N, positions), padded and cut to the encoder's length."""
+        """Token ids (N, positions), padded and cut to the encoder's length.
+
+        PerdureError where a concept stands in what is cut off.
+        """
         batch = self.tokenizer(
             list(prompts),
             padding="max_length",
@@ -105,6 +140,16 @@ class Vocabulary:
             max_length=self.length,
             return_tensors="pt",
         )
+        for prompt, encoding in zip(prompts, batch.encodings, strict=True):
+            cut = _cut_off(encoding)
+            for token in cut:
+                if token >= self.own:
+                    word = self.tokenizer.convert_ids_to_tokens(token)
+                    raise PerdureError(
+                        f"{prompt!r} is too long for this base by {len(cut)} tokens, and {word} "
+                        "stands in what it would not read: shorten it, or speak of the concept "
+                        "earlier."
+                    )
         ids: Tensor = batch["input_ids"]
         return ids
 
@@ -145,12 +190,12 @@ class Vocabulary:
         it can be saved with them."""
         encoder, before = getattr(self.pipeline, self.name), self.table
         tokenizer = copy.deepcopy(self.pristine)
-        tokenizer.add_tokens([f"<{name}>" for name in rows], special_tokens=False)
+        tokenizer.add_tokens([self._word(name) for name in rows], special_tokens=False)
         size = max(len(tokenizer), before.num_embeddings)
         table = encoder.resize_token_embeddings(size, mean_resizing=False)
         with torch.no_grad():
             for name, row in rows.items():
-                table.weight[int(tokenizer.convert_tokens_to_ids(f"<{name}>"))] = row[0]
+                table.weight[int(tokenizer.convert_tokens_to_ids(self._word(name)))] = row[0]
         setattr(self.pipeline, self._attribute, tokenizer)
         try:
             yield
@@ -190,6 +235,10 @@ class Tokens:
         for vocabulary in self.vocabularies:
             vocabulary.add(tokens)
         self.known = dict(tokens)
+
+    def too_long(self, prompt: str) -> int:
+        """How many of a prompt's tokens stand beyond what any text encoder reads."""
+        return min(vocabulary.too_long(prompt) for vocabulary in self.vocabularies)
 
     def random(self, kind: str, generator: torch.Generator, *, layers: int = 1) -> Tensor:
         """Rows (layers, d), fp32, to start a token of a kind from; all layers alike.
@@ -265,3 +314,13 @@ class Tokens:
 
 def _row(rows: Tensor, layer: int) -> Tensor:
     return rows[layer : layer + 1] if len(rows) > 1 else rows
+
+
+def _cut_off(encoding: Any) -> list[int]:
+    """Token ids that truncation took from a prompt, without those that start, end and pad."""
+    return [
+        token
+        for part in encoding.overflowing
+        for token, special in zip(part.ids, part.special_tokens_mask, strict=True)
+        if not special
+    ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPTextModel
 
+from perdure.quiet import StableDiffusionPipeline
 from perdure.smallworld.train.clip import MEAN, STD, IdentityClip
 from perdure.smallworld.train.data import Scenes
 from perdure.smallworld.train.unet import make_scheduler

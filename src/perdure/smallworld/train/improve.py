@@ -9,11 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
+from perdure.quiet import StableDiffusionPipeline
 from perdure.smallworld.train.assemble import write_encoder
 from perdure.smallworld.train.clip import IdentityClip
 from perdure.smallworld.train.data import Scenes
