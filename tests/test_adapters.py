@@ -1,9 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from host_parts import layers_of
 from torch import Tensor, nn
 
-from perdure.adapters import FullRank, LowRank, Prompts, attached, fold_into, low_rank_sum
+from perdure.adapters import FullRank, LowRank, Prompts, low_rank_sum
+from perdure.hosts.frozen import Layer, attached, fold_into
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -72,7 +74,7 @@ def test_dense_stays_fp32_and_exact_within_bf16_autocast() -> None:
 
 def test_a_bf16_model_is_served_by_fp32_factors() -> None:
     layer, delta = linear().to(torch.bfloat16), trained()
-    with attached({"l": layer}, {"l": delta}):
+    with attached({"l": Layer(layer)}, {"l": delta}):
         y = layer(torch.randn(3, 16, dtype=torch.bfloat16))
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
@@ -104,7 +106,7 @@ def test_continuing_with_another_rank_is_refused_with_both_shapes() -> None:
 def test_attached_adds_and_afterwards_the_layer_is_as_before() -> None:
     layer, delta, x = linear(), trained(), torch.randn(5, 16)
     before = layer(x)
-    with attached({"l": layer}, {"l": delta}):
+    with attached({"l": Layer(layer)}, {"l": delta}):
         assert relative(layer(x), before + x @ delta.dense().T) < 1e-6
         assert relative(layer(input=x), before + x @ delta.dense().T) < 1e-6
     assert torch.equal(layer(x), before)
@@ -113,7 +115,7 @@ def test_attached_adds_and_afterwards_the_layer_is_as_before() -> None:
 def test_attached_lets_go_when_the_block_raises() -> None:
     layer, x = linear(), torch.randn(5, 16)
     before = layer(x)
-    with pytest.raises(KeyboardInterrupt), attached({"l": layer}, {"l": trained()}):
+    with pytest.raises(KeyboardInterrupt), attached({"l": Layer(layer)}, {"l": trained()}):
         raise KeyboardInterrupt
     assert torch.equal(layer(x), before)
 
@@ -121,14 +123,14 @@ def test_attached_lets_go_when_the_block_raises() -> None:
 def test_two_nested_attachments_add_up() -> None:
     layer, one, two, x = linear(), trained(seed=1), trained(seed=2), torch.randn(5, 16)
     expected = layer(x) + x @ (one.dense() + two.dense()).T
-    with attached({"l": layer}, {"l": one}), attached({"l": layer}, {"l": two}):
+    with attached({"l": Layer(layer)}, {"l": one}), attached({"l": Layer(layer)}, {"l": two}):
         assert relative(layer(x), expected) < 1e-6
 
 
 def test_attached_gives_gradients_to_the_delta_and_to_the_input() -> None:
     layer, delta = linear().requires_grad_(False), trained()
     x = torch.randn(5, 16, requires_grad=True)
-    with attached({"l": layer}, {"l": delta}):
+    with attached({"l": Layer(layer)}, {"l": delta}):
         layer(x).sum().backward()
     ones = torch.ones(5, 24)
     assert x.grad is not None and delta.A.grad is not None and layer.weight.grad is None
@@ -138,9 +140,9 @@ def test_attached_gives_gradients_to_the_delta_and_to_the_input() -> None:
 
 def test_folding_equals_the_adapted_forward_in_fp32() -> None:
     layer, delta, x = linear(), trained(), torch.randn(9, 16)
-    with attached({"l": layer}, {"l": delta}), torch.no_grad():
+    with attached({"l": Layer(layer)}, {"l": delta}), torch.no_grad():
         adapted = layer(x)
-    fold_into({"l": layer}, {"l": layer.weight.detach().clone()}, {"l": delta.dense()})
+    fold_into({"l": Layer(layer)}, {"l": layer.weight.detach().clone()}, {"l": delta.dense()})
     assert relative(layer(x), adapted) < 1e-6
 
 
@@ -148,13 +150,13 @@ def test_folding_twice_adds_once_and_folding_nothing_restores_the_base_to_the_bi
     layers = {"a": linear(), "b": linear(8, 8)}
     pristine = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     dW = {"a": trained().dense()}
-    fold_into(layers, pristine, dW)
+    fold_into(layers_of(layers), pristine, dW)
     once = layers["a"].weight.clone()
-    fold_into(layers, pristine, dW)
+    fold_into(layers_of(layers), pristine, dW)
     assert torch.equal(layers["a"].weight, once)
     assert not torch.equal(once, pristine["a"])
     assert torch.equal(layers["b"].weight, pristine["b"])
-    fold_into(layers, pristine, {})
+    fold_into(layers_of(layers), pristine, {})
     assert torch.equal(layers["a"].weight, pristine["a"])
 
 
@@ -163,7 +165,7 @@ def test_folding_into_bf16_sums_in_fp32_and_rounds_once() -> None:
     W_init, dW = torch.full((24, 16), 1.0), torch.full((24, 16), 0.0117)
     # 1 + 0.0117 = 1.0117 rounds to 1.015625 (steps of 2**-7, half way at 1.01171875: down to
     # 1.0078125); rounding dW to bf16 first gives 0.01171875 and a tie, which goes up to 1.015625.
-    fold_into({"l": layer}, {"l": W_init}, {"l": dW})
+    fold_into({"l": Layer(layer)}, {"l": W_init}, {"l": dW})
     assert layer.weight.dtype == torch.bfloat16
     assert layer.weight.unique().tolist() == [1.0078125]
     assert (W_init.bfloat16() + dW.bfloat16()).unique().tolist() == [1.015625]
@@ -174,15 +176,18 @@ def test_unknown_layers_and_wrong_shapes_are_named_and_nothing_is_written() -> N
     pristine = {name: layer.weight.detach().clone() for name, layer in layers.items()}
     dW = trained().dense()
     with pytest.raises(ValueError, match="no layer is named 'c'"):
-        fold_into(layers, pristine, {"c": dW})
-    with pytest.raises(ValueError, match="no layer is named 'c'"), attached(layers, {"c": dW}):
+        fold_into(layers_of(layers), pristine, {"c": dW})
+    with (
+        pytest.raises(ValueError, match="no layer is named 'c'"),
+        attached(layers_of(layers), {"c": dW}),
+    ):
         pass
     with pytest.raises(ValueError, match="dW of the layer 'b'.*\\(16, 24\\)"):
-        fold_into(layers, pristine, {"a": dW, "b": dW.T})
+        fold_into(layers_of(layers), pristine, {"a": dW, "b": dW.T})
     with pytest.raises(ValueError, match="W_init of the layer 'b' is missing"):
-        fold_into(layers, {"a": pristine["a"]}, {"a": dW})
+        fold_into(layers_of(layers), {"a": pristine["a"]}, {"a": dW})
     with pytest.raises(ValueError, match="pass a clone"):
-        fold_into(layers, {**pristine, "b": layers["b"].weight}, {"a": dW})
+        fold_into(layers_of(layers), {**pristine, "b": layers["b"].weight}, {"a": dW})
     assert all(torch.equal(layers[name].weight, pristine[name]) for name in layers)
 
 
@@ -191,7 +196,9 @@ def test_full_rank_starts_at_zero_and_folds_what_it_holds() -> None:
     assert torch.count_nonzero(full.dense()) == 0
     nn.init.normal_(full.dW)
     expected = F.linear(x, layer.weight + full.dW, layer.bias)
-    fold_into({"l": layer}, {"l": layer.weight.detach().clone()}, {"l": full.factors()["dW"]})
+    fold_into(
+        {"l": Layer(layer)}, {"l": layer.weight.detach().clone()}, {"l": full.factors()["dW"]}
+    )
     assert relative(layer(x), expected) < 1e-6
 
 
@@ -221,15 +228,15 @@ def test_a_convolution_is_attached_and_folded_alike(kind: str) -> None:
     nn.init.normal_(delta.dW, generator=generator(1))
     x = torch.randn(2, 4, 9, 9, generator=generator(2))
     untouched = layer(x)
-    with attached({"c": layer}, {"c": delta}):
+    with attached({"c": Layer(layer)}, {"c": delta}):
         adapted = layer(x)
         adapted.square().sum().backward()
     assert delta.dW.grad is not None and float(delta.dW.grad.norm()) > 0
     pristine = {"c": layer.weight.clone()}
-    fold_into({"c": layer}, pristine, {"c": delta.dense()})
+    fold_into({"c": Layer(layer)}, pristine, {"c": delta.dense()})
     assert relative(layer(x), adapted) < 1e-6
     assert relative(adapted, untouched) > 0.1
-    fold_into({"c": layer}, pristine, {})
+    fold_into({"c": Layer(layer)}, pristine, {})
     assert torch.equal(layer(x), untouched)
 
 

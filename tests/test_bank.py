@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from host_parts import words
 from safetensors import safe_open
 
 from perdure.bank import Bank, BaseIdentity, check_concept_name
@@ -44,7 +45,7 @@ def learn(bank: Bank, *concepts: str, value: float = 1.0, rank: int = 2, **chang
     what = {
         "concepts": concepts,
         "tensors": factors,
-        "rows": {name: torch.full((1, 6), value + i) for i, name in enumerate(concepts)},
+        "tokens": words({n: torch.full((1, 6), value + i) for i, n in enumerate(concepts)}),
         "facts": {"steps": 200, "seed": 7, "loss": 0.125},
         "method": "c-lora",
         "config": CONFIG,
@@ -66,7 +67,8 @@ def everything(path: Path) -> str:
     """All that a reader of the bank can see, verified and hashed."""
     bank, digest = Bank.open(path), hashlib.sha256()
     for task in bank.tasks:
-        tensors, rows = bank.read(task)
+        tensors, tokens = bank.read(task)
+        rows = {name: token.rows for name, token in tokens.items()}
         digest.update(repr((task.concepts, task.facts)).encode())
         for key, tensor in [*sorted(tensors.items()), *rows.items()]:
             digest.update(key.encode() + tensor.numpy().tobytes())
@@ -88,7 +90,7 @@ def test_a_task_comes_back_bit_for_bit_with_all_that_is_needed_to_rebuild_it(tmp
         f"{LAYER}/mask": torch.tensor([1, 0, 255], dtype=torch.uint8),
     }
     rows = {"rex": torch.randn(2, 6, generator=generator, requires_grad=True)}
-    record = learn(made(tmp_path / "bank"), "rex", tensors=factors, rows=rows)
+    record = learn(made(tmp_path / "bank"), "rex", tensors=factors, tokens=words(rows))
 
     bank = Bank.open(tmp_path / "bank")
     assert (record.folder, bank.tasks, bank.concepts) == ("01-rex", (record,), ("rex",))
@@ -101,10 +103,10 @@ def test_a_task_comes_back_bit_for_bit_with_all_that_is_needed_to_rebuild_it(tmp
             assert (
                 torch.equal(tensors[key], factors[key]) and tensors[key].dtype == factors[key].dtype
             )
-        assert torch.equal(back["rex"], rows["rex"])
+        assert torch.equal(back["rex"].rows, rows["rex"])
 
     assert bank.metadata("rex") == {
-        "format": 1,
+        "format": 2,
         "method": "c-lora",
         "config": CONFIG,
         "base": {"name": "smallworld", "hash": "a" * 64},
@@ -119,7 +121,7 @@ def test_a_task_comes_back_bit_for_bit_with_all_that_is_needed_to_rebuild_it(tmp
 def test_the_file_is_plain_safetensors_that_the_stock_reader_opens(tmp_path):
     learn(made(tmp_path), "rex")
     with safe_open(tmp_path / "concepts/rex/concept.safetensors", framework="pt") as file:
-        assert set(file.keys()) == {f"{LAYER}/A", f"{LAYER}/B", "token/rex"}
+        assert set(file.keys()) == {f"{LAYER}/A", f"{LAYER}/B", "word/text_encoder/rex"}
         assert json.loads(file.metadata()["perdure"])["concept"] == "rex"
 
 
@@ -133,10 +135,10 @@ def test_tasks_keep_their_order_and_a_task_of_several_stores_its_factors_once(tm
     assert [task.folder for task in bank.tasks] == ["01-zoe", "02-bo+1", "03-mia"]
     assert [concepts for concepts, _ in bank.kept()] == [("zoe",), ("bo", "al"), ("mia",)]
     assert [float(t[f"{LAYER}/A"][0, 0]) for _, t in bank.kept()] == [1, 2, 3]
-    assert list(bank.rows()) == ["zoe", "bo", "al", "mia"]
-    assert [float(row[0, 0]) for row in bank.rows().values()] == [1, 2, 3, 3]
+    assert list(bank.tokens()) == ["zoe", "bo", "al", "mia"]
+    assert [float(token.rows[0, 0]) for token in bank.tokens().values()] == [1, 2, 3, 3]
     assert bank.read("al")[0].keys() == bank.read(second)[0].keys() == {f"{LAYER}/A", f"{LAYER}/B"}
-    assert safetensors.torch.load_file(bank.concept_file("al")).keys() == {"token/al"}
+    assert safetensors.torch.load_file(bank.concept_file("al")).keys() == {"word/text_encoder/al"}
 
 
 def test_the_same_commit_gives_the_same_bytes(tmp_path):
@@ -244,16 +246,16 @@ def test_removing_the_only_concept_of_a_task_drops_the_task_and_its_files(tmp_pa
 def test_removing_one_concept_of_several_keeps_the_tasks_factors_unchanged(tmp_path, gone):
     bank = made(tmp_path)
     learn(bank, "ann", "bo", "cy")
-    factors, rows = bank.read("ann")
+    factors, tokens = bank.read("ann")
     bank.remove(gone)
 
     bank = Bank.open(tmp_path)
     rest = tuple(name for name in ("ann", "bo", "cy") if name != gone)
     assert bank.concepts == rest
-    after, rows_after = bank.read(rest[0])
-    assert after.keys() == factors.keys() and rows_after.keys() == set(rest)
+    after, left = bank.read(rest[0])
+    assert after.keys() == factors.keys() and left.keys() == set(rest)
     assert all(torch.equal(after[key], factors[key]) for key in factors)
-    assert all(torch.equal(rows_after[name], rows[name]) for name in rest)
+    assert all(torch.equal(left[name].rows, tokens[name].rows) for name in rest)
     assert not (tmp_path / "concepts" / gone).exists()
     assert len([name for name in tree(tmp_path) if name.startswith("concepts/")]) == 2
 
@@ -568,12 +570,12 @@ def test_what_cannot_be_kept_is_refused(tmp_path):
     nan = {f"{LAYER}/A": torch.tensor([[float("nan")]])}
     with pytest.raises(PerdureError, match=r"Learning rex diverged \(down.0/attn2.to_k/A is not"):
         learn(bank, "rex", tensors=nan)
-    with pytest.raises(ValueError, match="rows must be given for"):
-        learn(bank, "rex", rows={"bo": torch.zeros(1, 6)})
+    with pytest.raises(ValueError, match="tokens must be given for"):
+        learn(bank, "rex", tokens=words({"bo": torch.zeros(1, 6)}))
     with pytest.raises(ValueError, match=r"shape \(n, d\)"):
-        learn(bank, "rex", rows={"rex": torch.zeros(6)})
-    with pytest.raises(ValueError, match="kept for token rows"):
-        learn(bank, "rex", tensors={"token/rex": torch.zeros(1)})
+        learn(bank, "rex", tokens=words({"rex": torch.zeros(6)}))
+    with pytest.raises(ValueError, match="kept for tokens"):
+        learn(bank, "rex", tensors={"word/text_encoder/rex": torch.zeros(1)})
     with pytest.raises(ValueError, match="relative name"):
         learn(bank, "rex", extra_files={"../../x": b""})
     assert bank.concepts == () and learn(bank, "rex").folder == "01-rex"
@@ -597,14 +599,14 @@ def test_a_damaged_concept_file_is_named_with_the_mend_and_can_be_removed(tmp_pa
     for read in (
         lambda: bank.read("rex"),
         lambda: dict(bank.kept()[0][1]),
-        lambda: bank.rows()["rex"],
+        lambda: bank.tokens()["rex"],
         lambda: bank.metadata("rex"),
     ):
         with pytest.raises(PerdureError, match=rf"{file} is damaged.*`perdure remove rex`"):
             read()
     assert bank.read("bo")[1].keys() == {"bo"}
     assert bank.kept()[1][1].keys() == {f"{LAYER}/A", f"{LAYER}/B"}  # the other is not touched
-    assert torch.equal(bank.rows()["bo"], torch.ones(1, 6))
+    assert torch.equal(bank.tokens()["bo"].rows, torch.ones(1, 6))
     bank.remove("rex")
     assert len(bank.kept()) == 1
 
@@ -622,7 +624,7 @@ def test_a_missing_concept_file_is_named_with_the_mend(tmp_path):
 def test_a_newer_format_is_refused_with_the_mend(tmp_path):
     made(tmp_path)
     content = json.loads((tmp_path / "bank.json").read_text())
-    (tmp_path / "bank.json").write_text(json.dumps(content | {"format": 2, "tasks": "new"}))
+    (tmp_path / "bank.json").write_text(json.dumps(content | {"format": 3, "tasks": "new"}))
     with pytest.raises(PerdureError, match="newer perdure.*pip install -U perdure"):
         Bank.open(tmp_path)
 

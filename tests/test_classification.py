@@ -13,7 +13,6 @@ import torch
 from classifying import coloured, make_backbone, make_tower, save_backbone, small, write_tree
 
 from perdure import precision
-from perdure.adapters import attached
 from perdure.checkpoint import save_checkpoint
 from perdure.classification import (
     CLASSIFIERS,
@@ -26,6 +25,7 @@ from perdure.classification import (
 from perdure.classification.classifier import grown
 from perdure.classification.registry import PENALTIES, build_classifier
 from perdure.errors import PerdureError
+from perdure.hosts.frozen import attached
 from perdure.methods import METHODS
 from perdure.methods.c_lora import CLoRA
 from perdure.methods.protocol import Kept

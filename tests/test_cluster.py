@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from grid_cells import Sleep, count
-from perdure.base.base import Base
 
 from perdure.bank import Bank
 from perdure.benchmarks.runner import run_grid
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.learning.many import learn_many
 

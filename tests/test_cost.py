@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from perdure.base.base import Base
 from PIL import Image, ImageChops
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.measuring import evaluate as evaluating
 from perdure.measuring.cost import MOST, _in_turn, what_it_cost

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from perdure.adapters import attached
+from perdure.hosts.frozen import Layer, attached
 from perdure.methods import Kept, build
 
 SHAPES = {"k": (2, 3)}
@@ -33,7 +33,7 @@ def test_a_step_of_gradient_descent_is_the_one_worked_out_by_hand() -> None:
     past = [task([[1.0, 1, 1], [0, 0, 0]])]
     learner = method.start(SHAPES, past, {"bo": torch.ones(3)}, torch.Generator())
     optimizer = torch.optim.SGD(learner.parameters(), lr=0.1)
-    with attached({"k": layer}, learner.layer_deltas()):
+    with attached({"k": Layer(layer)}, learner.layer_deltas()):
         y = layer(torch.tensor([1.0, 2.0, 3.0]))
         assert y.tolist() == [7.0, 2.0]
         ((y - torch.tensor([5.0, 3.0])).square().sum() / 2).backward()

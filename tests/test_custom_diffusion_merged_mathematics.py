@@ -22,7 +22,9 @@ def tuned(method, concept: str, features: Tensor, seed: int, C_reg: np.ndarray |
     returns what is kept and the dense dW by layer."""
     C_reg = captions() if C_reg is None else C_reg
     G = torch.tensor(C_reg.T @ C_reg / len(C_reg), dtype=torch.float32)
-    learner = method.start(SHAPES, [], {concept: torch.ones(D)}, torch.Generator(), moments=G)
+    learner = method.start(
+        SHAPES, [], {concept: torch.ones(D)}, torch.Generator(), moments=dict.fromkeys(SHAPES, G)
+    )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for delta in learner.layer_deltas().values():
@@ -124,9 +126,14 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(ValueError, match="custom-diffusion-merged needs the moments"):
         method.start(SHAPES, [], rows, torch.Generator())
     with pytest.raises(ValueError, match=r"'v' needs \(7, 7\)"):
-        method.start(SHAPES | {"k": (4, 3)}, [], rows, torch.Generator(), moments=torch.eye(3))
+        moments = dict.fromkeys(SHAPES, torch.eye(3))
+        method.start(SHAPES | {"k": (4, 3)}, [], rows, torch.Generator(), moments=moments)
+    moments = {name: torch.eye(D) for name in SHAPES}
+    with pytest.raises(ValueError, match="all of them must read the same features"):
+        method.start(SHAPES, [], rows, torch.Generator(), moments=moments)
+    moments = dict.fromkeys(SHAPES, torch.eye(D))
     with pytest.raises(ValueError, match="this task has no token"):
-        method.start(SHAPES, [], {}, torch.Generator(), moments=torch.eye(D))
-    learner = method.start(SHAPES, [], rows, torch.Generator(), moments=torch.eye(D))
+        method.start(SHAPES, [], {}, torch.Generator(), moments=moments)
+    learner = method.start(SHAPES, [], rows, torch.Generator(), moments=moments)
     with pytest.raises(ValueError, match="has not seen its prompts"):
         method.keep(learner)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from perdure.base.base import Base
 from torch import Tensor, nn
 
-from perdure.adapters import attached
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.frozen import attached
 from perdure.methods import Kept, Learner, build
 
 
@@ -42,7 +42,7 @@ def moved(base: Base) -> Learner:
 
 
 def test_every_weight_of_the_denoiser_trains_but_biases_and_norms(base: Base) -> None:
-    kinds = {type(layer) for layer in base.layers.values()}
+    kinds = {type(layer.module) for layer in base.layers.values()}
     assert kinds == {nn.Linear, nn.Conv2d}
     trained = {f"{name}.weight" for name in base.layers}
     left = {name for name, _ in base.denoiser.named_parameters()} - trained

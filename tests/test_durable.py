@@ -15,7 +15,7 @@ import perdure
 from perdure.benchmarks.runner import finish
 from perdure.checkpoint import write_atomically
 from perdure.durable import replace_file
-from perdure.learning.loop import _cut_log
+from perdure.hosts.training import _cut_log
 from perdure.measuring.matrix import TaskMatrix
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perdure.adapters import attached
+from perdure.hosts.frozen import Layer, attached
 from perdure.methods import Kept, build
 from perdure.methods.ewc import EWCLearner
 
@@ -74,7 +74,7 @@ def test_the_fisher_of_a_linear_gaussian_is_the_one_worked_out_by_hand() -> None
         made = learner(past)
         if not past:
             made.layer_deltas()["k"].load_state_dict({"dW": torch.eye(2)})
-        with attached({"k": layer}, made.layer_deltas()):
+        with attached({"k": Layer(layer)}, made.layer_deltas()):
             made.look_back(losses(layer, xs, ys))
         assert made.information()["k"].tolist() == expected
         assert build("ewc").keep(made)["k/F"].tolist() == expected
@@ -88,7 +88,7 @@ def test_the_fisher_tends_to_the_covariance_of_the_inputs() -> None:
     xs = torch.randn(4000, 2, generator=generator) * deviations
     ys = layer(xs) + torch.randn(4000, 2, generator=generator)
     made = learner([])
-    with attached({"k": layer}, made.layer_deltas()):
+    with attached({"k": Layer(layer)}, made.layer_deltas()):
         made.look_back(losses(layer, xs, ys))
     assert np.allclose(made.information()["k"], [[0.25, 4.0], [0.25, 4.0]], rtol=0.15)
 

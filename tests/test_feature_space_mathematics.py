@@ -3,14 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from perdure.base.base import Base
+from host_parts import words
 from torch import Tensor
 
 from perdure.bank import Bank
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.families.sd import StableDiffusion
+from perdure.hosts.diffusion.host import Base
 from perdure.learning import learn as teaching
 from perdure.learning.moments import CAPTIONS, TEMPLATES, moments
 from perdure.methods import Kept, build
@@ -30,7 +33,11 @@ def moments_of(c: Tensor) -> Tensor:
 def learner(C: Tensor, past: tuple[Kept, ...] = (), **config: float) -> FeatureSpaceLearner:
     options = {"rank": 2, "penalty": 1.0, **config}
     made = build("feature-space", **options).start(
-        SHAPES, past, {"bo": torch.ones(6)}, torch.Generator().manual_seed(0), moments=C
+        SHAPES,
+        past,
+        {"bo": torch.ones(6)},
+        torch.Generator().manual_seed(0),
+        moments=dict.fromkeys(SHAPES, C),
     )
     assert isinstance(made, FeatureSpaceLearner)
     for index, delta in enumerate(made.layer_deltas().values()):
@@ -57,7 +64,7 @@ def test_the_trace_by_hand() -> None:
     # dW C = [[5, 2], [10, 4]]; rows times rows: 15 - 2 = 13 and 60 - 8 = 52.
     C = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     made = build("feature-space", rank=1, penalty=10.0).start(
-        {"k": (2, 2)}, [], {}, torch.Generator(), moments=C
+        {"k": (2, 2)}, [], {}, torch.Generator(), moments={"k": C}
     )
     made.layer_deltas()["k"].load_state_dict(
         {"A": torch.tensor([[1.0], [2.0]]), "B": torch.tensor([[3.0, -1.0]])}
@@ -159,31 +166,34 @@ def test_moments_that_are_missing_or_do_not_fit_are_refused_with_the_layer() -> 
         method.start(SHAPES, [], {}, torch.Generator())
     shapes = {**SHAPES, "other": (4, 5)}
     with pytest.raises(ValueError, match=r"\(6, 6\).*'other' needs \(5, 5\)"):
-        method.start(shapes, [], {}, torch.Generator(), moments=torch.eye(6))
+        method.start(shapes, [], {}, torch.Generator(), moments=dict.fromkeys(shapes, torch.eye(6)))
+    with pytest.raises(ValueError, match="no moments of the layer 'other'"):
+        method.start(shapes, [], {}, torch.Generator(), moments=dict.fromkeys(SHAPES, torch.eye(6)))
+    broken = dict.fromkeys(SHAPES, torch.full((6, 6), torch.nan))
     with pytest.raises(ValueError, match="not finite"):
-        method.start(SHAPES, [], {}, torch.Generator(), moments=torch.full((6, 6), torch.nan))
+        method.start(SHAPES, [], {}, torch.Generator(), moments=broken)
 
 
 def test_the_moments_of_a_base_are_the_weighted_mean_over_prompts_and_positions(
     tiny: Path, tmp_path: Path
 ) -> None:
     base = Base.open(tiny, device="cpu")
-    rows = {name: base.tokens.random_row(torch.Generator().manual_seed(3)) for name in ("a", "b")}
+    generator = torch.Generator().manual_seed(3)
+    rows = {name: base.tokens.random("word", generator) for name in ("a", "b")}
     bank = with_rows(tmp_path, base, rows)
-    base.tokens.set(rows)
     total, weights = torch.zeros(32, 32, dtype=torch.float64), 0.0
     said = [(1.0, text) for text in CAPTIONS]
     said += [(2.0, text.format(f"<{name}>")) for name in rows for text in TEMPLATES]
-    with torch.no_grad():
+    with torch.no_grad(), base.session(tokens=words(rows)) as session:
         for weight, text in said:
-            for c in base.states(base.tokens.ids([text]))[0].double():
-                total += weight * torch.outer(c, c) / base.tokens.tokenizer.model_max_length
+            for c in session.conditioning([text]).states[0].double():
+                total += weight * torch.outer(c, c) / base.tokens.vocabularies[0].length
             weights += weight
-    C = moments(base, bank, weight=2.0)
+    C = C_of(base, bank, weight=2.0)
     assert C.dtype == torch.float32 and torch.equal(C, C.T)
     assert torch.allclose(C.double(), total / weights, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(C, moments(base), rtol=1e-3)
-    summed = moments(base, bank, weight=2.0, gather="sum")
+    assert not torch.allclose(C, C_of(base), rtol=1e-3)
+    summed = C_of(base, bank, weight=2.0, gather="sum")
     assert torch.allclose(summed.double(), total / len(CAPTIONS), rtol=1e-4, atol=1e-5)
     assert build("feature-space", gather="mean").moments_are == "mean"
     with pytest.raises(ValueError, match="gather is 'max', but must be 'mean' or 'sum'"):
@@ -196,26 +206,39 @@ def test_a_past_concept_is_encoded_once_and_its_moments_are_the_same_to_the_bit(
 ) -> None:
     base = Base.open(tiny, device="cpu")
     generator = torch.Generator().manual_seed(3)
-    rows = {name: base.tokens.random_row(generator) for name in ("a", "b", "c")}
+    rows = {name: base.tokens.random("word", generator) for name in ("a", "b", "c")}
     encoded: list[int] = []
-    states = base.states
-    monkeypatch.setattr(base, "states", lambda ids: encoded.append(len(ids)) or states(ids))
+    encode = StableDiffusion.encode
+    monkeypatch.setattr(
+        StableDiffusion,
+        "encode",
+        lambda self, pipeline, texts: encoded.append(len(texts)) or encode(self, pipeline, texts),
+    )
     found = []
     for known in (1, 2, 3):
         bank = with_rows(tmp_path, base, dict(list(rows.items())[:known]))
         encoded.clear()
-        found.append(moments(base, bank))
+        found.append(C_of(base, bank))
         assert sum(encoded) == len(CAPTIONS) + len(TEMPLATES)
-    assert torch.equal(moments(base, bank), found[-1])
+    assert torch.equal(C_of(base, bank), found[-1])
     shutil.rmtree(bank.derived)
-    assert torch.equal(moments(base, bank), found[-1])
+    assert torch.equal(C_of(base, bank), found[-1])
     bank.remove("c")
-    assert torch.equal(moments(base, bank), found[1])
+    assert torch.equal(C_of(base, bank), found[1])
     with torch.no_grad():  # another text encoder: nothing of the old one's is gone on from
         base.pipeline.text_encoder.get_input_embeddings().weight[:400].mul_(1.5)
-    changed = moments(base, bank)
+    changed = C_of(base, bank)
     shutil.rmtree(bank.derived)
-    assert torch.equal(moments(base, bank), changed) and not torch.equal(changed, found[1])
+    assert torch.equal(C_of(base, bank), changed) and not torch.equal(changed, found[1])
+
+
+def C_of(base: Base, bank: Bank | None = None, **options: Any) -> Tensor:
+    """The one matrix that all layers of the base share."""
+    with base.session() as session:
+        by_layer = moments(session, bank, **options)
+    assert by_layer.keys() == base.shapes.keys()
+    (C,) = {id(C): C for C in by_layer.values()}.values()
+    return C
 
 
 def with_rows(path: Path, base: Base, rows: dict[str, Tensor]) -> Bank:
@@ -223,7 +246,9 @@ def with_rows(path: Path, base: Base, rows: dict[str, Tensor]) -> Bank:
     method = build("feature-space").describe()
     bank = Bank.open_or_create(path, base=base.identity, **method)
     for name in rows.keys() - set(bank.concepts):
-        bank.commit(concepts=[name], tensors={}, rows={name: rows[name]}, facts={}, **method)
+        bank.commit(
+            concepts=[name], tensors={}, tokens=words({name: rows[name]}), facts={}, **method
+        )
     return bank
 
 
@@ -247,7 +272,9 @@ def test_a_learn_that_cannot_start_says_why_and_leaves_the_bank(
     tiny: Path, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = Base.open(tiny, device="cpu")
-    monkeypatch.setattr(teaching, "moments", lambda base, past, gather: torch.eye(32))
+    monkeypatch.setattr(
+        teaching, "moments", lambda session, *_, **__: dict.fromkeys(session.shapes, torch.eye(32))
+    )
     learning = {"method": "feature-space", "options": {"rank": 2, "projection": 0.99}, "steps": 1}
     with pytest.raises(PerdureError, match="feature-space cannot start: .*lower the projection"):
         teaching.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **learning)

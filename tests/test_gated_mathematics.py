@@ -4,8 +4,10 @@ import itertools
 
 import pytest
 import torch
+from host_parts import added, every_row
 
-from perdure.adapters import Prompts, adding
+from perdure.adapters import Prompts
+from perdure.hosts.frozen import Layer, adding
 from perdure.methods import Kept, build
 from perdure.methods.gated import gate_of
 
@@ -49,13 +51,13 @@ def test_two_concepts_of_one_task_share_its_gate() -> None:
 def test_what_is_added_is_the_gated_sum_by_hand() -> None:
     prompts = prompts_of((("rex", 1), ("ada", 3)), (), ends=(5, 2))
     kept = [task("rex"), task("ada", scale=-2.0)]
-    added = build("gated").added(kept, prompts)["keys"]
+    more = added(build("gated"), kept, prompts)["keys"]
     x = prompts.states
     for place, gates in enumerate([(0, 0), (1, 0), (0, 0), (0, 1), (0, 0), (0.5, 0.5), (0.5, 0.5)]):
         inner = float((B[0] * x[0, place]).sum())
         weight = gates[0] - 2 * gates[1]
-        assert added[0, place].tolist() == pytest.approx([weight * inner, 2 * weight * inner])
-    assert not added[1].any()  # the second prompt speaks of nothing
+        assert more[0, place].tolist() == pytest.approx([weight * inner, 2 * weight * inner])
+    assert not more[1].any()  # the second prompt speaks of nothing
 
 
 def test_a_prompt_without_a_concept_is_untouched_to_the_bit_and_order_does_not_matter() -> None:
@@ -65,7 +67,7 @@ def test_a_prompt_without_a_concept_is_untouched_to_the_bit_and_order_does_not_m
     plain = layer(prompts.states)
     seen = []
     for order in itertools.permutations(kept):
-        with adding({"keys": layer}, build("gated").added(order, prompts)):
+        with adding({"keys": Layer(layer)}, added(build("gated"), order, prompts), every_row):
             seen.append(layer(prompts.states))
     assert all(torch.equal(one, seen[0]) for one in seen)
     assert torch.equal(seen[0][1], plain[1])
@@ -76,7 +78,8 @@ def test_the_empty_prompts_of_guidance_get_nothing() -> None:
     layer = torch.nn.Linear(3, 2)
     prompts = prompts_of((("rex", 1),), ends=(4,))
     empty = torch.randn(1, 7, 3)
-    with adding({"keys": layer}, build("gated").added([task("rex")], prompts)):
+    more = added(build("gated"), [task("rex")], prompts)
+    with adding({"keys": Layer(layer)}, more, lambda rows: slice(rows - 1, rows)):
         both = layer(torch.cat([empty, prompts.states]))
     assert torch.equal(both[0], layer(empty)[0])
     assert not torch.equal(both[1], layer(prompts.states)[0])
@@ -85,11 +88,11 @@ def test_the_empty_prompts_of_guidance_get_nothing() -> None:
 def test_another_concept_learned_later_changes_nothing_for_this_one() -> None:
     prompts = prompts_of((("rex", 1),), ends=(4,))
     method = build("gated")
-    alone = method.added([task("rex")], prompts)["keys"]
-    later = method.added([task("rex"), task("ada", scale=9.0)], prompts)["keys"]
+    alone = added(method, [task("rex")], prompts)["keys"]
+    later = added(method, [task("rex"), task("ada", scale=9.0)], prompts)["keys"]
     assert torch.equal(alone, later)
 
 
 def test_an_unknown_way_with_the_end_is_refused() -> None:
-    with pytest.raises(ValueError, match="gated: ends is 'max', but must be 'mean', 'sum' or 'none'"):
+    with pytest.raises(ValueError, match="ends is 'max', but must be 'mean', 'sum' or 'none'"):
         build("gated", ends="max")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from perdure.base.base import Base
 from torch import Tensor
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.host import Base
 from perdure.learning import learn as teaching
 from perdure.learning import loop
 from perdure.learning.advice import make_settings
@@ -21,7 +21,7 @@ from perdure.learning.latents import Latents
 from perdure.learning.learn import learn
 from perdure.learning.loop import train
 from perdure.learning.settings import LearnSettings
-from perdure.methods import Kept, Learner, Method, build
+from perdure.methods import Kept, Method, build
 from perdure.randomness import seed_of
 
 FAST = {"steps": 3, "checkpoint_every": 2, "lr": 1e-2}
@@ -65,11 +65,11 @@ def test_the_same_seed_draws_the_same_bits_again_and_another_seed_others(
     base: Base, bank: Path
 ) -> None:
     method, kept = of_bank(bank)
-    base.tokens.set(Bank.open(bank).rows())
-    one, two, other = (
-        latents_of(replayed(base, method, kept, PLAIN, settings_of(base, seed)))
-        for seed in (0, 0, 1)
-    )
+    with base.session(tokens=Bank.open(bank).tokens()) as session:
+        one, two, other = (
+            latents_of(replayed(session, method, kept, PLAIN, settings_of(base, seed)))
+            for seed in (0, 0, 1)
+        )
     assert list(one) == ["ada", "bo"]
     for name in one:
         assert len(one[name]) == 2
@@ -83,9 +83,9 @@ def test_the_same_seed_draws_the_same_bits_again_and_another_seed_others(
 def test_what_is_replayed_is_what_the_bank_draws(base: Base, bank: Path) -> None:
     method, kept = of_bank(bank)
     painter = Painter(base, bank)
-    base.tokens.set(painter.rows)
     templates = {**PLAIN, "bo": ("{} at sea", "{}")}
-    replay = replayed(base, method, kept, templates, settings_of(base))["bo"]
+    with base.session(tokens=painter.tokens) as session:
+        replay = replayed(session, method, kept, templates, settings_of(base))["bo"]
     assert replay.prompt == "<bo> at sea"
     seeds = [seed_of(0, 2, 1, k) for k in range(2)]  # after two tasks, the second concept
     unguided = painter.draw([replay.prompt] * 2, seeds=seeds, guidance=1)
@@ -96,15 +96,16 @@ def test_what_is_replayed_is_what_the_bank_draws(base: Base, bank: Path) -> None
 
 def test_only_a_method_that_replays_draws_anything(base: Base, bank: Path) -> None:
     _, kept = of_bank(bank)
-    assert replayed(base, build("lora", rank=2), kept, PLAIN, settings_of(base)) == {}
-    assert replayed(base, build("generative-replay"), [], {}, settings_of(base)) == {}
+    with base.session() as session:
+        settings = settings_of(base)
+        assert replayed(session, build("lora", rank=2), kept, PLAIN, settings) == {}
+        assert replayed(session, build("generative-replay"), [], {}, settings) == {}
 
 
 def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts(
     base: Base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {name: torch.randn(1, 32) for name in ("ada", "bo", "cy")}
-    base.tokens.set(rows)
     value = {"ada": 1.0, "bo": 2.0, "cy": 3.0}
     latents = {
         name: Latents(mean=torch.full((5, 4, 8, 8), v), std=torch.zeros(5, 4, 8, 8))
@@ -112,16 +113,15 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
     }
     seen: Counter[str] = Counter()
 
-    def count(base: Base, learner: Learner, x: Tensor, ids: Tensor, generator: object) -> Tensor:
-        for one, row in zip(x, ids, strict=True):
-            words = base.tokens.tokenizer.decode([i for i in row.tolist() if i > 0])
-            (name,) = [name for name in value if f"<{name}>" in words]
+    def count(step: loop.Step, x: Tensor, prompts: list[str], generator: object) -> Tensor:
+        for one, said in zip(x, prompts, strict=True):
+            (name,) = [name for name in value if f"<{name}>" in said]
             assert float(one.mean()) == value[name]
-            assert ("painting" in words) == (name == "cy") and ("style" in words) == (name == "bo")
+            assert ("painting" in said) == (name == "cy") and ("style" in said) == (name == "bo")
             seen[name] += 1
         return torch.zeros(())
 
-    monkeypatch.setattr(loop, "_loss", count)
+    monkeypatch.setattr(loop.Step, "_loss", count)
     learner = build("generative-replay").start(
         base.shapes, [], {"cy": rows["cy"]}, torch.Generator()
     )
@@ -130,9 +130,10 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
         "ada": Replay(latents=latents["ada"], prompt="a photo of <ada>"),
         "bo": Replay(latents=latents["bo"], prompt="a thing in <bo> style"),
     }
-    for step in range(200):
-        generator = torch.Generator().manual_seed(step)
-        loop._denoising(base, learner, {"cy": latents["cy"]}, settings, generator, old)
+    with base.session() as session:
+        batches = loop.Step(session, learner, {"cy": latents["cy"]}, settings, None, old)
+        for step in range(200):
+            batches._denoising(10, torch.Generator().manual_seed(step))
     # 2000 draws: 1000 +- 22 new ones, 500 +- 19 of each past concept
     assert abs(seen["cy"] - 1000) < 90
     assert abs(seen["ada"] - 500) < 80 and abs(seen["bo"] - 500) < 80

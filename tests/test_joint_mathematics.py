@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from perdure.base.base import Base
 
 from perdure.bank import Bank
 from perdure.benchmarks.records import numbers, read_records
@@ -12,6 +11,7 @@ from perdure.benchmarks.runner import finish
 from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import at_once, interrupted, learn
 from perdure.methods import Kept, build
 

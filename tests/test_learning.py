@@ -21,8 +21,6 @@ import torch
 from conftest import PHOTOS
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
-from perdure.base.base import Base
-from perdure.base.objective import Objective
 from transformers import Dinov2Config, Dinov2Model
 
 from perdure.adapters import Prompts
@@ -30,6 +28,8 @@ from perdure.bank import Bank
 from perdure.drawing.painter import Painter
 from perdure.drawing.stock import stock_difference
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.objective import of_schedule
 from perdure.learning import learn as teaching
 from perdure.learning.advice import make_settings
 from perdure.learning.latents import cache, reconstruction
@@ -128,7 +128,7 @@ def test_a_resumed_learn_ends_in_the_same_bits(
         assert names == other_names
         assert tensors.keys() == other.keys()
         assert all(torch.equal(tensors[key], other[key]) for key in tensors)
-    assert all(torch.equal(a.rows()[n], b.rows()[n]) for n in ("ada", "bo"))
+    assert all(torch.equal(a.tokens()[n].rows, b.tokens()[n].rows) for n in ("ada", "bo"))
     assert (b.task_folder("bo") / "log.jsonl").read_text().count("\n") == FAST["steps"]
 
 
@@ -148,13 +148,12 @@ def test_the_learner_sees_what_the_trained_token_means_in_every_template(
         **FAST,
     )
     bank = Bank.open(tmp_path / "bank")
-    base.tokens.set(bank.rows())
     for name in pictures:
-        ids = base.tokens.ids([text.format(f"<{name}>") for text in templates])
-        with torch.no_grad():
-            states = base.states(ids)
-        here = (ids == base.tokens.id_of(name)).nonzero().tolist()
-        expected = torch.stack([states[prompt, place] for prompt, place in here]).mean(dim=0)
+        with torch.no_grad(), base.session(tokens=bank.tokens()) as session:
+            said = session.conditioning([text.format(f"<{name}>") for text in templates]).prompts
+        places = [(prompt, place) for prompt, of in enumerate(said.spoken) for _, place in of]
+        assert len(places) == len(templates)
+        expected = torch.stack([said.states[place] for place in places]).mean(dim=0)
         kept = bank.kept()[0][1][f"encoded/{name}"]
         assert torch.allclose(kept, expected, atol=1e-5)
 
@@ -261,7 +260,8 @@ def test_learning_changes_the_drawing_and_nothing_in_the_base(
 ) -> None:
     identity = base.identity.hash
     pristine = {name: w.clone() for name, w in base.pristine.items()}
-    own = base.tokens.embedding().weight[: base.tokens.own].clone()
+    table = base.tokens.vocabularies[0].table
+    own = table.weight.clone()
     teach(base, tmp_path / "bank", drawings, "ada", lr=1e-2, method="c-lora")
     painter = Painter(base, tmp_path / "bank")
     drawn = painter.draw(["a photo of a cat"], seeds=[0])
@@ -269,7 +269,7 @@ def test_learning_changes_the_drawing_and_nothing_in_the_base(
     assert np.abs(pixels(drawn) - pixels(untouched)).max() > 0
     for name, layer in base.layers.items():
         assert torch.equal(layer.weight, pristine[name])
-    assert torch.equal(base.tokens.embedding().weight[: base.tokens.own], own)
+    assert base.tokens.vocabularies[0].table is table and torch.equal(table.weight, own)
     assert Base.open(base.pipeline.name_or_path, device="cpu").identity.hash == identity
 
 
@@ -451,7 +451,7 @@ def test_a_v_prediction_base_and_every_option_of_the_loop_work_together(
         **FAST,
     )
     assert record.concepts == ("ada", "bo")
-    assert set(Bank.open(tmp_path / "bank").rows()) == {"ada", "bo"}
+    assert set(Bank.open(tmp_path / "bank").tokens()) == {"ada", "bo"}
 
 
 def test_accumulated_passes_are_one_larger_batch_in_expectation(
@@ -478,12 +478,12 @@ def test_the_objective_is_the_noise_or_v_of_the_schedule() -> None:
     scheduler = DDIMScheduler(num_train_timesteps=10, prediction_type="v_prediction")
     x, noise = torch.randn(4, 2, 3, 3), torch.randn(4, 2, 3, 3)
     t = torch.tensor([0, 3, 6, 9])
-    v = Objective(scheduler.alphas_cumprod, "v_prediction")
+    v = of_schedule(scheduler.alphas_cumprod, "v_prediction")
     assert torch.allclose(v.noised(x, noise, t), scheduler.add_noise(x, noise, t), atol=1e-6)
     assert torch.allclose(v.target(x, noise, t), scheduler.get_velocity(x, noise, t), atol=1e-6)
-    assert torch.equal(Objective(scheduler.alphas_cumprod, "epsilon").target(x, noise, t), noise)
+    assert torch.equal(of_schedule(scheduler.alphas_cumprod, "epsilon").target(x, noise, t), noise)
     with pytest.raises(PerdureError, match="sample"):
-        Objective(scheduler.alphas_cumprod, "sample")
+        of_schedule(scheduler.alphas_cumprod, "sample")
 
 
 def test_a_bank_holds_no_pixel_of_the_user(base: Base, drawings: Path, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from perdure.base.base import Base
 
 from perdure.bank import Bank
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import discard, interrupted, learn, resume
 from perdure.learning.many import learn_many, resume_many
 from perdure.methods import METHODS
@@ -47,7 +47,8 @@ def contents(path: Path) -> dict[str, bytes]:
         for names, kept in bank.kept()
         for key, tensor in kept.items()
     }
-    return tensors | {f"{name}/row": row.numpy().tobytes() for name, row in bank.rows().items()}
+    tokens = bank.tokens().items()
+    return tensors | {f"{name}/row": token.rows.numpy().tobytes() for name, token in tokens}
 
 
 @pytest.mark.parametrize("method", ["custom-diffusion-merged", "fl2t", "textual-inversion"])
@@ -65,8 +66,8 @@ def test_one_by_one_in_another_order_and_at_once_give_the_same_tasks_to_the_bit(
     assert Bank.open(tmp_path / "many").concepts == ("bo", "ada", "cy")
     assert contents(tmp_path / "one") == contents(tmp_path / "other") == contents(tmp_path / "many")
     assert not Bank.open(tmp_path / "many").workspace.exists()
-    rows = Bank.open(tmp_path / "one").rows()
-    assert not torch.equal(rows["ada"], rows["bo"])
+    tokens = Bank.open(tmp_path / "one").tokens()
+    assert not torch.equal(tokens["ada"].rows, tokens["bo"].rows)
     together = Bank.open(tmp_path / "many").together()
     proxies = {key for key in together if key.startswith("proxy/")}
     assert proxies == ({f"proxy/{name}" for name in NAMES} if method == "fl2t" else set())

@@ -7,15 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perdure.adapters import (
-    MaskedLowRank,
-    attached,
-    fold_into,
-    masked_product,
-    pack_bits,
-    straight_through,
-    unpack_bits,
-)
+from perdure.adapters import MaskedLowRank, masked_product, pack_bits, straight_through, unpack_bits
+from perdure.hosts.frozen import Layer, attached, fold_into
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -170,9 +163,9 @@ def test_folding_equals_the_masked_forward() -> None:
     layer = nn.Linear(5, 7).requires_grad_(False)
     pristine = {"k": layer.weight.detach().clone()}
     x = torch.randn(3, 4, 5, generator=generator(8))
-    with attached({"k": layer}, {"k": made}), torch.no_grad():
+    with attached({"k": Layer(layer)}, {"k": made}), torch.no_grad():
         adapted = layer(x)
-    fold_into({"k": layer}, pristine, {"k": masked_product(**made.factors())})
+    fold_into({"k": Layer(layer)}, pristine, {"k": masked_product(**made.factors())})
     assert float((layer(x) - adapted).norm() / adapted.norm()) < 1e-6
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from perdure.base.base import Base
+from host_parts import added, every_row
 from test_methods import SHARE, small
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTModel
 
-from perdure.adapters import Prompts, adding, attached, fold_into
+from perdure.adapters import Prompts
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.frozen import Layer, adding, attached, fold_into
 from perdure.methods import METHODS, Deltas, Kept, Learner, Method
 
 NEED_TOKENS = ["cidm", "custom-diffusion-merged", "fl2t", "gated", "textual-inversion"]
@@ -63,7 +65,7 @@ class Transformer:
         )
         self.model = ViTModel(config, add_pooling_layer=False).eval().requires_grad_(False)
         self.layers = {
-            name: module
+            name: Layer(module)
             for name, module in self.model.named_modules()
             if isinstance(module, nn.Linear) and name.endswith(("q_proj", "k_proj", "v_proj"))
         }
@@ -90,7 +92,7 @@ def host_of(kind: str, method: Method, tiny: Path) -> Host:
 def start(method: Method, host: Host, past: Sequence[Kept], concept: str) -> Learner:
     shapes = {name: (len(w), w[0].numel()) for name, w in host.pristine.items()}
     c = torch.randn(100, host.width, generator=torch.Generator().manual_seed(1))
-    moments = c.T @ c / 100 if method.needs_moments else None
+    moments = dict.fromkeys(shapes, c.T @ c / 100) if method.needs_moments else None
     generator = torch.Generator().manual_seed(len(past))
     return method.start(shapes, past, host.rows(concept), generator, moments=moments)
 
@@ -147,11 +149,11 @@ def test_on_real_layers_what_is_drawn_is_what_was_trained(name: str, kind: str, 
     states = host.prompts(learner).states[0].detach() if isinstance(host, UNet) else None
     mixed = method.mix([*past, task], ["ada"], states)
     fold(host, {layer: dW / SHARE.get(name, 1) for layer, dW in mixed.items()})
-    added: Deltas = {}
-    if method.adds_to_prompts:
+    more: Deltas = {}
+    if method.acts_in_prompts:
         assert isinstance(host, UNet)
-        added = method.added([*past, task], host.prompts(learner, 2))
-    with torch.no_grad(), adding(host.layers, added):
+        more = added(method, [*past, task], host.prompts(learner, 2))
+    with torch.no_grad(), adding(host.layers, more, every_row):
         drawn = host(learner)
     fold(host, {})
     assert float((drawn - trained).norm() / trained.norm()) < 1e-5
@@ -171,7 +173,11 @@ def test_a_method_that_needs_one_width_of_features_names_the_layer_that_has_anot
     shapes = {"wide": (4, 6), "narrow": (4, 5)}
     with pytest.raises(ValueError, match=f"{name}.*'narrow' needs .5, 5."):
         small(name).start(
-            shapes, [], {"rex": torch.ones(6)}, torch.Generator(), moments=torch.eye(6)
+            shapes,
+            [],
+            {"rex": torch.ones(6)},
+            torch.Generator(),
+            moments=dict.fromkeys(shapes, torch.eye(6)),
         )
 
 
@@ -182,7 +188,13 @@ def test_dreambooths_layers_cannot_be_trained_by_a_method_that_reads_text_featur
     base = Base.open(tiny, device="cpu")
     base.aim("all")
     rows = {"rex": torch.ones(1, 32)}
-    with pytest.raises(ValueError, match="all target layers must read the same features"):
+    with pytest.raises(
+        ValueError, match=r"the moments have the shape \(32, 32\), but the layer .* needs"
+    ):
         small("feature-space").start(
-            base.shapes, [], rows, torch.Generator(), moments=torch.eye(32)
+            base.shapes,
+            [],
+            rows,
+            torch.Generator(),
+            moments=dict.fromkeys(base.shapes, torch.eye(32)),
         )

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from host_parts import added, every_row, layers_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from perdure.adapters import Prompts, adding, attached, fold_into
+from perdure.adapters import Prompts
+from perdure.hosts.frozen import adding, attached, fold_into
 from perdure.methods import METHODS, Kept, Learner, Method, build
 from perdure.methods.cidm import SCALE
-from perdure.methods.protocol import SHARED
+from perdure.methods.protocol import SHARED, Moments
 
 SHAPES = {"down.0.attn2.to_k": (6, 5), "keys": (4, 5)}  # a dot, and a name that dicts have
 SMALL: dict[str, Any] = {
@@ -72,7 +74,7 @@ class Toy:
         self.pristine = {n: layer.weight.detach().clone() for n, layer in self.layers.items()}
 
     def fold(self, dense: Mapping[str, Tensor]) -> None:
-        fold_into(self.layers, self.pristine, dense)
+        fold_into(layers_of(self.layers), self.pristine, dense)
 
     def __call__(self, row: Tensor) -> Tensor:
         return torch.cat([layer(row) for layer in self.layers.values()], dim=-1)
@@ -101,14 +103,15 @@ def painted(toy: Toy, method: Method, kept: Sequence[Kept], concept: str, row: T
     """What the layers say to a prompt of the concept, drawn from what is kept."""
     prompts = prompts_of((concept, row))
     toy.fold(mixed_as_trained(method, kept, prompts))
-    with adding(toy.layers, method.added(kept, prompts)), torch.no_grad():
+    more = added(method, kept, prompts)
+    with adding(layers_of(toy.layers), more, every_row), torch.no_grad():
         return toy(prompts.states)[0, 0]
 
 
-def moments_for(method: Method) -> Tensor | None:
+def moments_for(method: Method) -> Moments | None:
     """C of forty features, for a method that needs it."""
     c = torch.randn(40, 5, generator=torch.Generator().manual_seed(11))
-    return c.T @ c / 400 if method.needs_moments else None
+    return dict.fromkeys(SHAPES, c.T @ c / 400) if method.needs_moments else None
 
 
 def start(method: Method, past: Sequence[Kept], *concepts: str, seed: int = 0) -> Learner:
@@ -146,7 +149,7 @@ def learn(
     toy.fold(method.past(past))
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.02)
     losses = []
-    with attached(toy.layers, learner.layer_deltas()):
+    with attached(layers_of(toy.layers), learner.layer_deltas()):
         for step in range(steps):
             learner.begin_step(torch.Generator().manual_seed(step))
             optimizer.zero_grad()
@@ -261,7 +264,7 @@ def test_drawing_the_new_concept_from_the_bank_equals_the_model_that_was_trained
     row = learner.tokens()["bo"].detach()
     prompts = prompts_of(("bo", row))
     learner.read(prompts)
-    with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
+    with attached(layers_of(toy.layers), learner.layer_deltas()), torch.no_grad():
         trained = toy(prompts.states)[0, 0]
     drawn = painted(toy, method, [*kept, task], "bo", row)
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6
@@ -293,13 +296,13 @@ def test_only_a_method_that_does_not_mix_by_the_bank_looks_at_what_is_spoken(nam
 
 
 @every_method
-def test_only_a_method_that_adds_to_prompts_adds_something(name: str) -> None:
+def test_only_a_method_that_acts_in_prompts_adds_something(name: str) -> None:
     method = small(name)
     kept = learn_all(method, "rex", "ada")
     prompts = prompts_of(("rex", torch.randn(5)), ("ada", torch.randn(5)))
-    added = method.added(kept, prompts)
-    assert bool(added) is method.adds_to_prompts
-    assert all(dW.shape == (2, 3, SHAPES[layer][0]) for layer, dW in added.items())
+    more = added(method, kept, prompts)
+    assert bool(more) is method.acts_in_prompts
+    assert all(dW.shape == (2, 3, SHAPES[layer][0]) for layer, dW in more.items())
 
 
 @every_method
@@ -389,7 +392,7 @@ def test_a_training_step_holds_as_much_after_two_tasks_as_after_twenty(name: str
             return tensor
 
         with (
-            attached(toy.layers, learner.layer_deltas()),
+            attached(layers_of(toy.layers), learner.layer_deltas()),
             torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
         ):
             loss_of(toy, learner).backward()
@@ -576,10 +579,11 @@ def test_a_task_of_two_concepts_draws_both_as_it_was_trained(name: str) -> None:
     toy, learner, task, _ = learn(method, [], "rex", "ada")
     prompts = own_prompts(learner)
     learner.read(prompts)
-    with attached(toy.layers, learner.layer_deltas()), torch.no_grad():
+    with attached(layers_of(toy.layers), learner.layer_deltas()), torch.no_grad():
         trained = toy(prompts.states)
     toy.fold(mixed_as_trained(method, [task], prompts))
-    with adding(toy.layers, method.added([task], prompts)), torch.no_grad():
+    more = added(method, [task], prompts)
+    with adding(layers_of(toy.layers), more, every_row), torch.no_grad():
         drawn = toy(prompts.states)
     assert float((drawn - trained).norm() / trained.norm()) < 1e-6
 

@@ -1,16 +1,19 @@
 """Region control: boxes, their keys and values, what a picture attends to in and outside them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, AttnProcessor
-from perdure.base.base import Base
 
+from perdure.adapters import Token
 from perdure.drawing.painter import Painter
-from perdure.drawing.regions import Region, RegionKeys, attending, keys_and_values, read_region
+from perdure.drawing.regions import Region, read_region
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.regional import Boxed, attending, keys_and_values, mask
 from perdure.learning.learn import learn
 
 LEFT = (0.0, 0.0, 0.5, 1.0)
@@ -30,16 +33,24 @@ class Denoiser(torch.nn.Module):
         return self.attn2(x, encoder_hidden_states=states)
 
 
+def readers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    return {name: one for name, one in module.named_modules() if name.endswith("attn2")}
+
+
+def last(pictures: int) -> Callable[[int], slice]:
+    return lambda rows: slice(rows - pictures, rows)
+
+
 @torch.no_grad()
 def test_a_box_reads_its_own_phrase_and_the_rest_the_prompt() -> None:
     denoiser = Denoiser()
     x, states, phrase = torch.randn(2, 16, 8), torch.randn(2, 5, 6), torch.randn(1, 5, 6)
     plain = denoiser(x, states)
     own = denoiser(x, phrase.expand(2, -1, -1))  # the phrase as if it were the prompt
-    keys = RegionKeys(Region(phrase="p", box=LEFT), keys_and_values(denoiser, phrase, {}))
-    with attending(denoiser, [keys], 2):
+    keys = Boxed(LEFT, keys_and_values(readers(denoiser), phrase, {}))
+    with attending(readers(denoiser), [keys], last(2), (4, 4)):
         drawn = denoiser(x, states)
-    left = Region(phrase="p", box=LEFT).mask(4).bool()
+    left = mask(LEFT, 4, 4).bool()
     assert left.view(4, 4).tolist() == [[True, True, False, False]] * 4
     assert torch.allclose(drawn[:, left], own[:, left], atol=1e-6)
     assert torch.allclose(drawn[:, ~left], plain[:, ~left], atol=1e-6)
@@ -52,11 +63,8 @@ def test_the_empty_prompts_of_guidance_know_no_box_and_overlaps_are_means() -> N
     x, states = torch.randn(2, 16, 8), torch.randn(2, 5, 6)
     phrases = torch.randn(2, 1, 5, 6)
     plain, whole = denoiser(x, states), (0.0, 0.0, 1.0, 1.0)
-    keys = [
-        RegionKeys(Region(phrase="p", box=whole), keys_and_values(denoiser, phrase, {}))
-        for phrase in phrases
-    ]
-    with attending(denoiser, keys, 1):
+    keys = [Boxed(whole, keys_and_values(readers(denoiser), phrase, {})) for phrase in phrases]
+    with attending(readers(denoiser), keys, last(1), (4, 4)):
         drawn = denoiser(x, states)
     one, two = (denoiser(x[1:], phrase) for phrase in phrases)
     assert torch.allclose(drawn[0], plain[0], atol=1e-6)
@@ -67,8 +75,8 @@ def test_the_empty_prompts_of_guidance_know_no_box_and_overlaps_are_means() -> N
 def test_what_a_method_adds_reaches_the_phrases_keys_and_values() -> None:
     denoiser, states = Denoiser(), torch.randn(1, 5, 6)
     extra = torch.randn(1, 5, 8)
-    bare = keys_and_values(denoiser, states, {})["attn2"]
-    more = keys_and_values(denoiser, states, {"attn2.to_v": extra})["attn2"]
+    bare = keys_and_values(readers(denoiser), states, {})["attn2"]
+    more = keys_and_values(readers(denoiser), states, {"attn2.to_v": extra})["attn2"]
     assert torch.equal(bare[0], more[0])
     assert torch.allclose(more[1], bare[1] + extra[0])
 
@@ -77,13 +85,13 @@ def test_what_a_method_adds_reaches_the_phrases_keys_and_values() -> None:
 def test_every_layer_answers_to_its_own_states_of_the_phrase() -> None:
     denoiser = torch.nn.ModuleDict({"a": Denoiser(), "b": Denoiser()})
     states = torch.randn(2, 5, 6)
-    found = keys_and_values(denoiser, states, {})
+    found = keys_and_values(readers(denoiser), states, {})
     for own, (name, module) in zip(states, denoiser.items(), strict=True):
         k, v = found[f"{name}.attn2"]
         assert torch.equal(k, module.attn2.to_k(own))
         assert torch.equal(v, module.attn2.to_v(own))
     with pytest.raises(ValueError, match="zip"):
-        keys_and_values(denoiser, torch.randn(3, 5, 6), {})
+        keys_and_values(readers(denoiser), torch.randn(3, 5, 6), {})
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,21 @@ def test_a_box_that_is_none_is_refused(box: tuple[float, float, float, float]) -
 
 
 def test_a_narrow_box_covers_at_least_one_position() -> None:
-    assert Region(phrase="p", box=(0.99, 0.99, 1.0, 1.0)).mask(100).sum() == 1
+    assert mask((0.99, 0.99, 1.0, 1.0), 100, 100).sum() == 1
+
+
+@torch.no_grad()
+def test_a_box_of_a_wide_picture_covers_its_share_at_every_depth() -> None:
+    denoiser, phrase = Denoiser(), torch.randn(1, 5, 6)
+    keys = Boxed(LEFT, keys_and_values(readers(denoiser), phrase, {}))
+    for width, height in ((12, 5), (6, 3), (3, 2)):  # the latents, and halved twice
+        x, states = torch.randn(1, width * height, 8), torch.randn(1, 5, 6)
+        plain, own = denoiser(x, states)[0], denoiser(x, phrase)[0]
+        with attending(readers(denoiser), [keys], last(1), (12, 5)):
+            drawn = denoiser(x, states)[0]
+        left = torch.arange(width * height) % width < round(width / 2)
+        assert torch.allclose(drawn[left], own[left], atol=1e-6)
+        assert torch.allclose(drawn[~left], plain[~left], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +136,13 @@ def test_a_box_on_the_command_line_that_cannot_be_read_is_refused(text: str, sen
 
 def tell_apart(painter: Painter) -> None:
     """Tokens so long that their prompts draw unlike pictures, and no rounding to bf16."""
-    painter.base.fast_bf16 = False
+    painter.base.autocast = lambda: torch.autocast("cpu", enabled=False)
     generator = torch.Generator().manual_seed(0)
-    painter.rows = {
-        name: 10 * torch.randn(row.shape, generator=generator) for name, row in painter.rows.items()
+    painter.tokens = {
+        name: Token(
+            {p: 10 * torch.randn(t.shape, generator=generator) for p, t in of.parts.items()}
+        )
+        for name, of in painter.tokens.items()
     }
 
 

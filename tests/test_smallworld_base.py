@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from perdure.base.base import Base
 from transformers import CLIPModel
 
 import perdure
 from perdure.benchmarks.streams import people
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
