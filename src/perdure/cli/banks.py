@@ -25,7 +25,7 @@ def list_concepts(bank: BankOption = Path("bank")) -> None:
     table = Table("concept", "task", "steps", "seconds", "KiB", box=None)
     for task in opened.tasks:
         for concept in task.concepts:
-            size = opened.concept_file(concept).stat().st_size / 1024
+            size = opened.stored_of(concept) / 1024
             steps = str(task.facts.get("settings", {}).get("steps", ""))
             seconds = f"{task.facts.get('seconds', 0):.0f}"
             table.add_row(f"<{concept}>", task.folder, steps, seconds, f"{size:.0f}")
