@@ -23,7 +23,7 @@ from perdure.bank import Bank, BaseIdentity, check_concept_name
 from perdure.errors import PerdureError
 
 BASE = BaseIdentity(name="smallworld", hash="a" * 64)
-CONFIG = {"rank": 8, "forget": 1e8, "layers": ["to_k", "to_v"]}
+CONFIG = {"rank": 8, "penalty": 1e8}
 LAYER = "down.0/attn2.to_k"
 
 
@@ -508,7 +508,7 @@ def test_another_base_is_refused_with_both_named(tmp_path):
 
 def test_another_method_or_configuration_is_refused_with_the_difference(tmp_path):
     bank = made(tmp_path)
-    bank.check_method("c-lora", CONFIG | {"layers": ("to_k", "to_v")})  # a tuple is JSON's list
+    bank.check_method("c-lora", CONFIG)
     with pytest.raises(PerdureError, match="with the method c-lora, not lora"):
         learn(bank, "rex", method="lora")
     with pytest.raises(PerdureError, match=r"c-lora and rank = 8 \(not 16\): use"):

@@ -36,9 +36,11 @@ from perdure.bank_format import (
     State,
     TaskRecord,
     as_json,
+    check_buildable,
     check_concept_name,
     check_finite,
     check_tensors,
+    number_of,
     orphans,
     read_state,
     to_bytes,
@@ -81,6 +83,7 @@ class Bank(ReadableBank):
                 f"{path} is a folder with other files in it: choose an empty or a new one."
             )
         state = State(base=base, method=method, config=as_json(config), files={})
+        check_buildable(path / "bank.json", state)
         bank = cls(path, state)
         with writing_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -269,7 +272,7 @@ class Bank(ReadableBank):
 
     def _next_number(self) -> int:
         """One more than the greatest number in use: 1, 2, ..."""
-        return 1 + max((int(task.folder.partition("-")[0]) for task in self.tasks), default=0)
+        return 1 + max((number_of(task.folder) for task in self.tasks), default=0)
 
     def _write_state(self, state: State) -> None:
         """The commit point: replace bank.json."""
