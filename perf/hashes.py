@@ -29,7 +29,7 @@ from perdure.classification import CLASSIFIERS, ContinualClassifier, FitSettings
 from perdure.drawing.regions import read_region
 from perdure.machine import environment
 from perdure.methods import METHODS
-from perdure.smallworld.pictures import write_pictures
+from perdure.smallworld.samples import write_pictures
 from perdure.smallworld.world import SPLITS, references
 
 FILE = Path(__file__).with_suffix(".json")

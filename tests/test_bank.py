@@ -74,7 +74,7 @@ def everything(path: Path) -> str:
             digest.update(key.encode() + tensor.numpy().tobytes())
         files = sorted(bank.task_folder(task).rglob("*"))
         digest.update(repr([(f.name, f.read_bytes()) for f in files if f.is_file()]).encode())
-    for key, tensor in sorted(bank.together().items()):
+    for key, tensor in sorted(bank.composition().items()):
         digest.update(key.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -320,9 +320,9 @@ ACTIONS: dict[str, Callable[[Bank], object]] = {
     "remove the first of several": lambda bank: bank.remove("ann"),
     "remove a later one": lambda bank: bank.remove("bo"),
     "remove the only one": lambda bank: bank.remove("rex"),
-    "replace what the tasks share": lambda bank: bank.set_together({"w": torch.ones(3)}),
-    "commit and replace": lambda bank: learn(bank, "new", together={"w": torch.ones(3)}),
-    "remove and replace": lambda bank: bank.remove("rex", together={"w": torch.ones(3)}),
+    "replace what the tasks share": lambda bank: bank.set_composition({"w": torch.ones(3)}),
+    "commit and replace": lambda bank: learn(bank, "new", composition={"w": torch.ones(3)}),
+    "remove and replace": lambda bank: bank.remove("rex", composition={"w": torch.ones(3)}),
 }
 
 
@@ -340,7 +340,7 @@ def three_concepts(path: Path) -> Bank:
     bank = made(path)
     learn(bank, "rex")
     learn(bank, "ann", "bo", value=2)
-    bank.set_together({"w": torch.zeros(3)})
+    bank.set_composition({"w": torch.zeros(3)})
     return bank
 
 
@@ -374,7 +374,7 @@ def test_a_kill_at_any_step_leaves_the_old_bank_or_the_new_one(tmp_path, name):
         folders = {task.folder for task in bank.tasks}
         assert {home.name for home in (path / "tasks").iterdir()} == folders
         assert list(bank.workspace.iterdir()) == []
-        assert len(list(path.glob("together*"))) == 1
+        assert len(list(path.glob("composition*"))) == 1
     assert outcomes == sorted(outcomes)  # once new, always new
     assert not outcomes[0] and outcomes[-1]
 

@@ -30,7 +30,7 @@ def made(path: Path, method: str = "fl2t") -> Bank:
 
 
 def add(bank: Bank, *names: str) -> None:
-    facts = {"seconds": 1.0, "together": {"steps": 1}, "settings": {"templates": ["a {}"]}}
+    facts = {"seconds": 1.0, "composition": {"steps": 1}, "settings": {"templates": ["a {}"]}}
     bank.commit(
         concepts=names,
         tensors={f"{LAYER}/A": torch.ones(4, 2), f"{LAYER}/B": torch.ones(2, 3)},
@@ -38,7 +38,7 @@ def add(bank: Bank, *names: str) -> None:
         facts=facts,
         method=bank.method,
         config=bank.config,
-        together={"w": torch.ones(3)},
+        composition={"w": torch.ones(3)},
     )
 
 
@@ -68,7 +68,7 @@ ON_OPENING: dict[str, tuple[Change, str]] = {
     "seconds that are none": (lambda c: c["tasks"][0]["facts"].update(seconds="1"), "seconds is"),
     "settings of another kind": (lambda c: c["tasks"][0]["facts"].update(settings=3), "settings"),
     "a base without a name": (lambda c: c["base"].update(name=None), "name is None"),
-    "no checksum": (lambda c: c["together"].update(sha256=""), "bad entry"),
+    "no checksum": (lambda c: c["composition"].update(sha256=""), "bad entry"),
 }
 
 
@@ -123,12 +123,12 @@ def test_what_a_concepts_file_knows_better_is_said_with_the_difference(
 def test_what_is_trained_for_the_whole_bank_agrees_with_it_and_is_not_lost(tmp_path: Path) -> None:
     made(tmp_path)
     changed(tmp_path, lambda c: c["config"].update(heads=2))
-    with pytest.raises(PerdureError, match=r"together\.1\.safetensors says heads = 4 \(not 2\)"):
-        Bank.open(tmp_path).together()
+    with pytest.raises(PerdureError, match=r"composition\.1\.safetensors says heads = 4 \(not 2\)"):
+        Bank.open(tmp_path).composition()
     changed(tmp_path, lambda c: c["config"].update(heads=4))
-    changed(tmp_path, lambda c: c.pop("together"))
+    changed(tmp_path, lambda c: c.pop("composition"))
     with pytest.raises(PerdureError, match="does not list what the method trained for all"):
-        Bank.open(tmp_path).together()
+        Bank.open(tmp_path).composition()
 
 
 def test_an_option_that_is_younger_than_the_bank_has_its_default(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_option_that_is_younger_than_the_bank_has_its_default(tmp_path: Path)
     bank = Bank.open(tmp_path)
     assert bank.config == younger and bank.read("ada")[1].keys() == {"ada"}
     assert build(bank.method, **bank.config).describe()["config"] == config
-    assert bank.together().keys() == {"w"}
+    assert bank.composition().keys() == {"w"}
     bank.remove("ada")
     assert Bank.open(tmp_path).read("bo")[1].keys() == {"bo"}
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from bank_mutations import mutations
-from perdure.base.base import Base
 
 from perdure.cli.banks import list_concepts, remove, show
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 
 OPTIONS = {"gated": {}, "fl2t": {"width": 8, "heads": 2, "together_steps": 2}}

@@ -41,7 +41,7 @@ __all__ = [
     "orphans",
     "read_state",
     "to_bytes",
-    "together_to_bytes",
+    "composition_to_bytes",
 ]
 
 FORMAT = 2
@@ -49,13 +49,13 @@ FORMAT = 2
 too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
 _CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
-_TOGETHER_FILE = re.compile(r"(together)(?:\.(\d+))?\.safetensors")
+_COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"[0-9]{2,}-(.+?)(?:\+[0-9]+)?")
 _TOKENS = (f"{WORD}/", f"{STATE}/")
 _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBERS = {"loss", "norm", "parameters", "penalty", "seconds"}
-_TABLES = {"nouns", "settings", "together"}
+_TABLES = {"nouns", "settings", "composition", "together"}
 _UNSET = object()
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ class ConceptFile:
 
     def next_name(self) -> str:
         """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
-        known = _CONCEPT_FILE.fullmatch(self.name) or _TOGETHER_FILE.fullmatch(self.name)
+        known = _CONCEPT_FILE.fullmatch(self.name) or _COMPOSITION_FILE.fullmatch(self.name)
         assert known is not None
         return f"{known[1]}.{int(known[2] or 0) + 1}.safetensors"
 
@@ -98,7 +98,7 @@ class State:
     config: dict[str, Any]
     tasks: tuple[TaskRecord, ...] = ()
     files: Mapping[str, ConceptFile]
-    together: ConceptFile | None = None
+    composition: ConceptFile | None = None
     """What the tasks share, in a file of the bank's own that is replaced whole."""
 
     def to_json(self) -> str:
@@ -120,8 +120,9 @@ class State:
             "config": self.config,
             "tasks": tasks,
         }
-        if self.together is not None:
-            content["together"] = {"file": self.together.name, "sha256": self.together.sha256}
+        if self.composition is not None:
+            file = self.composition
+            content["composition"] = {"file": file.name, "sha256": file.sha256}
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -148,8 +149,9 @@ class State:
             facts = _checked_facts(_of(dict, task, "facts"))
             tasks.append(TaskRecord(folder=folder, concepts=tuple(names), facts=facts))
         base = _of(dict, content, "base")
+        shared = content.get("composition", content.get("together"))  # its name in format 1
         return cls(
-            together=_file(content["together"], _TOGETHER_FILE) if "together" in content else None,
+            composition=_file(shared, _COMPOSITION_FILE) if shared is not None else None,
             base=BaseIdentity(name=_of(str, base, "name"), hash=_of(str, base, "hash")),
             method=_of(str, content, "method"),
             config=_of(dict, content, "config"),
@@ -270,8 +272,8 @@ def orphans(path: Path, state: State) -> Iterator[Path]:
     """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
     yield from (path / ".learning").glob("commit-*")
     for file in path.iterdir():
-        own = state.together is not None and file.name == state.together.name
-        if not own and _TOGETHER_FILE.fullmatch(file.name):
+        own = state.composition is not None and file.name == state.composition.name
+        if not own and _COMPOSITION_FILE.fullmatch(file.name):
             yield file
     for home in _folders(path / "concepts"):
         name = composed(home.name)
@@ -318,7 +320,7 @@ def to_bytes(
     return data, hashlib.sha256(data).hexdigest()
 
 
-def together_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
+def composition_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
     """The safetensors file of what the tasks share, and its SHA-256."""
     about = {
         "format": FORMAT,

@@ -144,11 +144,13 @@ class ReadableBank:
         return [" ".join(files[name].sha256 for name in task.concepts) for task in self.tasks]
 
     def stored(self) -> dict[str, int]:
-        """Bytes on disk of what bank.json lists: of the `concepts`' files, and `together`."""
-        together = self._state.together
+        """Bytes on disk of what bank.json lists: of the `concepts`' files, and `composition`."""
+        composition = self._state.composition
         return {
             "concepts": sum(self.stored_of(concept) for concept in self._state.files),
-            "together": 0 if together is None else (self.path / together.name).stat().st_size,
+            "composition": 0
+            if composition is None
+            else (self.path / composition.name).stat().st_size,
         }
 
     def stored_of(self, concept: str) -> int:
@@ -220,18 +222,19 @@ class ReadableBank:
 
         return [(task.concepts, _Tensors(read(task.concepts[0]))) for task in self.tasks]
 
-    def together(self) -> dict[str, Tensor]:
-        """What the tasks share, as a `Together` method left it; empty where there is none.
+    def composition(self) -> dict[str, Tensor]:
+        """What the tasks share, as a `Composed` method left it; empty where there is none.
 
         Raises PerdureError where the file is missing or damaged.
         """
-        file = self._state.together
+        file = self._state.composition
         if file is None:
-            if any(task.facts.get("together") for task in self.tasks):
+            names = ("composition", "together")  # the second is format 1's
+            if any(task.facts.get(name) for task in self.tasks for name in names):
                 raise PerdureError(
                     f"{self.path / 'bank.json'} does not list what the method trained for all of"
-                    " its concepts (`together`), though they were learned with it: restore it from"
-                    " a backup."
+                    " its concepts (`composition`), though they were learned with it: restore it"
+                    " from a backup."
                 )
             return {}
         mend = "restore it from a backup; the concepts' own files do not depend on it"

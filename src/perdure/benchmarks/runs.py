@@ -18,7 +18,7 @@ from perdure.drawing.painter import Painter, grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, interrupted, learn, resume
-from perdure.learning.pictures import read_pictures
+from perdure.learning.photos import read_pictures
 from perdure.machine import peak_memory
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
@@ -196,7 +196,7 @@ def record_of(
 
 def _trained(facts: Mapping[str, Any]) -> int:
     """Parameters of the last task, with those of the step for the whole bank, if there was one."""
-    return int(facts["parameters"]) + int(facts.get("together", {}).get("parameters", 0))
+    return int(facts["parameters"]) + int(facts.get("composition", {}).get("parameters", 0))
 
 
 def _together(

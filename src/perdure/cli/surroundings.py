@@ -55,7 +55,7 @@ def smallworld(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures of the same.")] = 0,
 ) -> None:
     """Write a few pictures of one drawn identity, to learn from."""
-    from perdure.smallworld.pictures import write_pictures
+    from perdure.smallworld.samples import write_pictures
 
     try:
         paths = write_pictures(out, domain=domain, identity=identity, count=count, seed=seed)
