@@ -62,6 +62,9 @@ def cells_of(
     pairs: int = 0,
     base: str = "smallworld",
     encoder: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    config: str | None = None,
 ) -> list[Run]:
     """One `Run` a method, choice, order and seed; records below ``out``, banks below ``work``.
 
@@ -72,7 +75,7 @@ def cells_of(
         seeds: 0, 1, ... of everything random in learning and drawing.
         orders: the order as listed, and further permutations.
         vary: `lr` and the like, or `method.rank` and the like -> values, all combined.
-        pictures, moments, pairs, base, encoder: as in `Run`.
+        pictures, moments, pairs, base, encoder, device, dtype, config: as in `Run`.
     """
     check_methods(methods)
     cells = []
@@ -92,6 +95,9 @@ def cells_of(
                 seed=seed,
                 base=base,
                 encoder=encoder,
+                device=device,
+                dtype=dtype,
+                config=config,
                 pictures=pictures,
                 moments=moments,
                 pairs=pairs,

@@ -11,7 +11,14 @@ import typer
 from rich.table import Table
 
 from perdure.cli.console import console
-from perdure.cli.options import BankOption, BaseOption, EncoderOption
+from perdure.cli.options import (
+    BankOption,
+    BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    EncoderOption,
+)
 from perdure.errors import PerdureError
 
 __all__ = ["evaluate", "list_concepts", "remove", "show"]
@@ -69,6 +76,9 @@ def remove(
 def evaluate(
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     references: Annotated[
         Path | None,
         typer.Option(help="Folder with a sub-folder of real pictures for each concept."),
@@ -87,7 +97,13 @@ def evaluate(
     from perdure.measuring.summary import bank_report
 
     opened = Bank.open(bank)
-    model = Base.open(base, encoder=encoder or None)
+    model = Base.open(
+        base,
+        encoder=encoder or None,
+        device=device or None,
+        dtype=dtype or None,
+        config=config or None,
+    )
     found = _references(references, opened.concepts) if references else None
     result = measure(
         model,

@@ -10,6 +10,9 @@ import typer
 from perdure.cli.console import console, note
 from perdure.cli.options import (
     BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
     EncoderOption,
     RayOption,
     ReportOption,
@@ -44,6 +47,9 @@ def bench(
         Path | None, typer.Option(help="Folder of a photographic stream's pictures.")
     ] = None,
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     encoder: EncoderOption = "",
     pictures: Annotated[int, typer.Option(min=2, help="Drawn of a concept at a moment.")] = 8,
     pairs: Annotated[int, typer.Option(min=0, help="Pairs of concepts drawn together.")] = 4,
@@ -84,6 +90,9 @@ def bench(
             pairs=pairs,
             base=base,
             encoder=encoder or None,
+            device=device or None,
+            dtype=dtype or None,
+            config=config or None,
         )
         check_records(cells)
         run_grid(cells, run, processes=processes or cores(), ray_address=ray or None, say=note)

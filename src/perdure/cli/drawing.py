@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from perdure.cli.console import console, counter
-from perdure.cli.options import BankOption, BaseOption, ManyConcepts
+from perdure.cli.options import (
+    BankOption,
+    BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    ManyConcepts,
+)
 
 __all__ = ["export", "generate"]
 
@@ -17,6 +24,9 @@ def generate(
     prompts: Annotated[list[str], typer.Argument(help="Prompts; speak of a concept as <name>.")],
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
     count: Annotated[int, typer.Option(min=1, help="Pictures of each prompt.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first picture.")] = 0,
@@ -40,7 +50,9 @@ def generate(
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
-    painter = Painter(Base.open(base), known)
+    painter = Painter(
+        Base.open(base, device=device or None, dtype=dtype or None, config=config or None), known
+    )
     wanted = [prompt for prompt in prompts for _ in range(count)]
     seeds = [seed + k for _ in prompts for k in range(count)]
     with counter("drawing") as progress:
@@ -65,6 +77,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     concept: ManyConcepts = None,
     check: Annotated[
         bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
@@ -75,7 +90,9 @@ def export(
     from perdure.drawing.stock import stock_difference
     from perdure.hosts.diffusion.host import Base
 
-    painter = Painter(Base.open(base), bank)
+    painter = Painter(
+        Base.open(base, device=device or None, dtype=dtype or None, config=config or None), bank
+    )
     painter.save_folded(out, spoken=concept or ())
     console.print(f"{out}: open it with StableDiffusionPipeline.from_pretrained")
     if check:

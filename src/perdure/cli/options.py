@@ -14,6 +14,9 @@ from perdure.errors import PerdureError
 __all__ = [
     "BankOption",
     "BaseOption",
+    "ConfigOption",
+    "DeviceOption",
+    "DtypeOption",
     "EncoderOption",
     "ManyConcepts",
     "RayOption",
@@ -25,7 +28,14 @@ __all__ = [
 BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.")]
 BaseOption = Annotated[
     str,
-    typer.Option("--base", help="smallworld, a diffusers folder, or a hub id (SD 1.x / 2.x)."),
+    typer.Option("--base", help="smallworld, a folder, one .safetensors file, or a hub id."),
+]
+ConfigOption = Annotated[
+    str, typer.Option("--config", help="Of a single file: a diffusers folder of the same model.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Such as cpu or cuda:1.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="float32, bfloat16 or float16; default: the base's own.")
 ]
 EncoderOption = Annotated[
     str, typer.Option("--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO.")
