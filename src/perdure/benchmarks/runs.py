@@ -52,6 +52,10 @@ class Run:
     seed: int = 0
     base: str = "smallworld"
     encoder: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    config: str | None = None
+    """As for `Base.open`."""
     pictures: int = 8
     """Drawn of each concept at each moment."""
     moments: Literal["all", "milestones"] = "all"
@@ -68,13 +72,20 @@ class Run:
             "encoder": self.encoder,
             "pictures": self.pictures,
             "pairs": self.pairs,
+            **({"dtype": self.dtype} if self.dtype else {}),
         }
 
 
 def run(cell: Run) -> dict[str, Any]:
     """Teach, measure, and return the record, JSON-ready."""
     torch.set_num_threads(cell.threads)
-    base = Base.open(cell.base, encoder=cell.encoder)
+    base = Base.open(
+        cell.base,
+        encoder=cell.encoder,
+        device=cell.device,
+        dtype=cell.dtype,
+        config=cell.config,
+    )
     encoder = MetricEncoder.of(base)
     sources = cell.stream.sources(cell.work / "photos")
     bank = teach(
