@@ -92,7 +92,7 @@ def of_drawing(name: str) -> dict[str, str]:
             log = opened.task_folder(record) / "log.jsonl"
             found[f"losses {who}"] = digest([log.read_bytes()])
             found[f"kept {who}"] = of_tensors([*tensors.items(), *rows.items()])
-        shared = opened.together()
+        shared = opened.composition()
         found["shared"] = of_tensors(shared.items())
         painter = perdure.Painter(base, opened)
         pictures = painter.draw(list(PROMPTS), seeds=range(len(PROMPTS)), steps=4)
