@@ -69,6 +69,8 @@ class Task:
     """Concept name -> class noun, for measuring alone."""
     fingerprint: str
     """Of the bank when the task began."""
+    dtype: str = ""
+    """What the base computes in; a resume in another would not end in the same bits."""
     apart: bool = False
     """Leave out what the method trains for the whole bank."""
 
@@ -152,6 +154,7 @@ def learn(
             digests={name: p.digest for name, p in pictures.items()},
             nouns=nouns,
             fingerprint=bank.fingerprint,
+            dtype=_dtype_of(base),
             apart=apart,
         )
         bank.clear_workspace()
@@ -195,6 +198,11 @@ def resume(
                 f"The bank {bank.path} has changed since that learn began: start it again with "
                 "`perdure learn --discard`."
             )
+        if task.dtype not in ("", _dtype_of(base)):
+            raise PerdureError(
+                f"That learn began with the base in {task.dtype}, and now it is in "
+                f"{_dtype_of(base)}: resume it with --dtype {task.dtype}."
+            )
         pictures = {
             name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
             for name, files in task.sources.items()
@@ -206,6 +214,10 @@ def resume(
                     "back, or start again with `perdure learn --discard`."
                 )
         return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
+
+
+def _dtype_of(base: Base) -> str:
+    return str(base.dtype).removeprefix("torch.")
 
 
 def discard(bank: Bank | Path | str) -> None:
