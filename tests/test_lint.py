@@ -19,7 +19,7 @@ INSIDE = re.compile(
 KNOWS = ("hosts/", "smallworld/")
 """Where they may stand: the house of what is frozen, and the recipe that makes a pipeline."""
 ALSO = {"bank_format.py", "measuring/features.py", "doctor.py", "quiet.py"}
-"""The old format's one encoder, a metric encoder's own tokenizer, and what is said of smallworld."""
+"""The old format's one encoder, a metric encoder's tokenizer, what is said of smallworld."""
 
 LAYERS = (
     ("cli",),
