@@ -58,6 +58,13 @@ def test_the_smallest_place_is_a_time_too() -> None:
     assert Flow(logit_normal=True, shift=3.0).times(torch.tensor([0.0])).tolist() == [0.0]
 
 
+def test_a_place_that_was_rounded_to_one_is_the_last_time() -> None:
+    place = (torch.tensor([7.0]) + torch.tensor([1 - 2**-24])) / 8
+    assert place.tolist() == [1.0]
+    assert Epsilon(torch.tensor([1.0, 0.36])).times(place).tolist() == [1]
+    assert Flow(logit_normal=True, shift=3.0).times(place).tolist() == [1000.0]
+
+
 def test_epsilon_and_velocity_by_hand() -> None:
     alphas = torch.tensor([1.0, 0.36])  # alpha 0.6, sigma 0.8
     for kind, wanted in ((Epsilon, [-2.0, 8.0]), (Velocity, [-2.8, 8.0])):
