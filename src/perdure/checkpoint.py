@@ -56,7 +56,7 @@ def checkpoint_facts(path: Path) -> dict[str, object]:
     try:
         with safe_open(path, "pt") as file:
             facts: dict[str, object] = json.loads(file.metadata()["facts"])
-    except (SafetensorError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint ({error})") from error
     return facts
 
@@ -70,11 +70,17 @@ def load_checkpoint(
 ) -> dict[str, object]:
     """Load what `save_checkpoint` wrote, in place; returns the facts.
 
-    Raises KeyError where the file lacks one of ``parameters``.
+    Raises ValueError where it is no such file, and where one of ``parameters`` or of ``extra`` is
+    missing in it or of another shape; then nothing was loaded.
     """
+    facts = checkpoint_facts(path)
     with safe_open(path, "pt") as file:
-        facts: dict[str, object] = json.loads(file.metadata()["facts"])
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    wanted = {f"parameter/{name}": of.shape for name, of in parameters.items()}
+    wanted |= {f"extra/{name}": of.shape for name, of in (extra or {}).items()}
+    for key, shape in wanted.items():
+        if key not in stored or stored[key].shape != shape:
+            raise ValueError(f"{path} has no {key} of the shape {tuple(shape)}")
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(stored[f"parameter/{name}"])

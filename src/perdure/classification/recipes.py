@@ -16,8 +16,9 @@ from perdure.classification.moments import gathered
 from perdure.hosts.vision.backbone import Backbone
 from perdure.methods.ewc import EWC
 from perdure.methods.feature_space import FeatureSpace
+from perdure.methods.joint import Joint
+from perdure.methods.lora import LoRA
 from perdure.methods.protocol import Kept, Learner, Method, Moments, Shapes
-from perdure.methods.sequential import Sequential
 
 __all__ = ["Recipe", "recipe_of"]
 
@@ -36,14 +37,11 @@ class Recipe:
     """Is a task's cross-entropy over its own classes alone?"""
     needs_old_model: ClassVar[bool] = False
     """Does the loss ask what the model before the task says?"""
+    last_holds_all: ClassVar[bool] = False
+    """Is all that was learned in the last task's tensors?"""
 
     def __init__(self, method: Method) -> None:
         self.method = method
-
-    @property
-    def last_holds_all(self) -> bool:
-        """Is all that was learned in the last task's tensors?"""
-        return isinstance(self.method, Sequential)
 
     @property
     def pictures(self) -> int:
@@ -76,7 +74,13 @@ class Recipe:
         return now.new_zeros(())
 
 
-class FullRank(Recipe):
+class Overwriting(Recipe):
+    """One set of deltas is trained on and on."""
+
+    last_holds_all = True
+
+
+class FullRank(Overwriting):
     """Whole matrices train; their rate is ours."""
 
     lr = 5e-5
@@ -165,6 +169,8 @@ _RECIPES: Mapping[type[Method], type[Recipe]] = {
     FeatureSpace: Remembering,
     FineTuning: Unmasked,
     InfLoRA: Designing,
+    Joint: Overwriting,
+    LoRA: Overwriting,
     LwF: Distilling,
     MaskedFineTuning: FullRank,
     Replay: Rehearsing,

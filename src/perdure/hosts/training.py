@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,15 +66,13 @@ def run_steps(
         log: a file that gets one line of JSON a step.
         report: called after every step.
 
-    Raises PerdureError where a number is no longer finite, and for a checkpoint of other facts.
+    Raises PerdureError where a number is no longer finite, and for a checkpoint that cannot be read
+    or is of other facts.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     done, spent, last = 0, 0.0, dict[str, float]()
     if checkpoint is not None and checkpoint.exists():
-        _check_asked(checkpoint, asked)
-        facts = load_checkpoint(checkpoint, parameters=parameters, optimizer=optimizer)
-        done, spent = int(str(facts["step"])), float(str(facts["seconds"]))
-        last = {name: float(str(facts[name])) for name in ("loss", "penalty", "norm")}
+        done, spent, last = _resumed(checkpoint, parameters, optimizer, asked)
     about = {} if asked is None else {"asked": dict(asked)}
     began = time.monotonic()
     with ExitStack() as files:
@@ -113,23 +112,38 @@ def run_steps(
     return {**last, "seconds": spent + time.monotonic() - began}
 
 
-def _check_asked(checkpoint: Path, asked: Mapping[str, object] | None) -> None:
-    if asked is None:
-        return
+def _resumed(
+    checkpoint: Path,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    asked: Mapping[str, object] | None,
+) -> tuple[int, float, dict[str, float]]:
+    """The steps that a checkpoint has made, their seconds, and what the last of them told."""
     try:
-        alike = checkpoint_facts(checkpoint)["asked"] == asked
-    except (ValueError, KeyError) as error:
+        facts: Mapping[str, Any] = checkpoint_facts(checkpoint)
+        alike = asked is None or facts["asked"] == asked
+        if alike:
+            load_checkpoint(checkpoint, parameters=parameters, optimizer=optimizer)
+            last = {name: float(facts[name]) for name in ("loss", "penalty", "norm")}
+            return int(facts["step"]), float(facts["seconds"]), last
+    except (ValueError, KeyError, TypeError) as error:
         raise PerdureError(
             f"The checkpoint {checkpoint} cannot be read: remove it to start anew."
         ) from error
-    if not alike:
-        raise PerdureError(
-            f"The checkpoint {checkpoint} is of another task or of other settings: give them "
-            "again as they were, or remove it to start anew."
-        )
+    raise PerdureError(
+        f"The checkpoint {checkpoint} is of another task or of other settings: give them again as "
+        "they were, or remove it to start anew."
+    )
 
 
 def _cut_log(path: Path, done: int) -> None:
-    """Drop the lines that a killed run wrote after its last checkpoint."""
-    lines: Sequence[str] = path.read_text().splitlines(keepends=True) if path.exists() else ()
-    replace_file(path, "".join(lines[:done]).encode())
+    """Drop the lines that a killed run wrote after its last checkpoint, a torn one among them."""
+    kept = []
+    for line in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        try:
+            before = json.loads(line)["step"] <= done
+        except (ValueError, KeyError, TypeError):
+            continue
+        if before:
+            kept.append(line)
+    replace_file(path, "".join(kept).encode())

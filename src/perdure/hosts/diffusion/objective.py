@@ -20,7 +20,7 @@ class Objective(ABC):
 
     @abstractmethod
     def times(self, places: Tensor) -> Tensor:
-        """Times (N,) of places (N,) in [0, 1), uniform places giving the times to train at."""
+        """Times (N,) of places (N,) in [0, 1], uniform places giving the times to train at."""
 
     @abstractmethod
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -41,7 +41,8 @@ class Epsilon(Objective):
         self.sigma = (1 - alphas_cumprod.double()).sqrt().float()
 
     def times(self, places: Tensor) -> Tensor:
-        return (places * len(self.alpha)).long()
+        last = len(self.alpha) - 1  # a place in [0, 1) may have been rounded to 1
+        return (places * len(self.alpha)).long().clamp(max=last)
 
     def noised(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         a, s = self._at(t, x)
