@@ -29,7 +29,7 @@ from perdure.classification import CLASSIFIERS, ContinualClassifier, FitSettings
 from perdure.drawing.regions import read_region
 from perdure.machine import environment
 from perdure.methods import METHODS
-from perdure.smallworld.pictures import write_pictures
+from perdure.smallworld.samples import write_pictures
 from perdure.smallworld.world import SPLITS, references
 
 FILE = Path(__file__).with_suffix(".json")
@@ -92,7 +92,7 @@ def of_drawing(name: str) -> dict[str, str]:
             log = opened.task_folder(record) / "log.jsonl"
             found[f"losses {who}"] = digest([log.read_bytes()])
             found[f"kept {who}"] = of_tensors([*tensors.items(), *rows.items()])
-        shared = opened.together()
+        shared = opened.composition()
         found["shared"] = of_tensors(shared.items())
         painter = perdure.Painter(base, opened)
         pictures = painter.draw(list(PROMPTS), seeds=range(len(PROMPTS)), steps=4)

@@ -28,7 +28,7 @@ from perdure.bank import Bank, TaskRecord
 from perdure.bank_format import ConceptFile, State, to_bytes
 from perdure.drawing.painter import Painter
 from perdure.hosts.diffusion.host import Base
-from perdure.smallworld.pictures import write_pictures
+from perdure.smallworld.samples import write_pictures
 
 
 class Began(Exception):

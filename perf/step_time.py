@@ -21,7 +21,7 @@ from perdure.bank import Bank
 from perdure.drawing.painter import Painter
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
-from perdure.smallworld.pictures import write_pictures
+from perdure.smallworld.samples import write_pictures
 
 
 def interval(ratios: list[float]) -> tuple[float, float]:

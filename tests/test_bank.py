@@ -23,7 +23,7 @@ from perdure.bank import Bank, BaseIdentity, check_concept_name
 from perdure.errors import PerdureError
 
 BASE = BaseIdentity(name="smallworld", hash="a" * 64)
-CONFIG = {"rank": 8, "forget": 1e8, "layers": ["to_k", "to_v"]}
+CONFIG = {"rank": 8, "penalty": 1e8}
 LAYER = "down.0/attn2.to_k"
 
 
@@ -74,7 +74,7 @@ def everything(path: Path) -> str:
             digest.update(key.encode() + tensor.numpy().tobytes())
         files = sorted(bank.task_folder(task).rglob("*"))
         digest.update(repr([(f.name, f.read_bytes()) for f in files if f.is_file()]).encode())
-    for key, tensor in sorted(bank.together().items()):
+    for key, tensor in sorted(bank.composition().items()):
         digest.update(key.encode() + tensor.numpy().tobytes())
     return digest.hexdigest()
 
@@ -320,9 +320,9 @@ ACTIONS: dict[str, Callable[[Bank], object]] = {
     "remove the first of several": lambda bank: bank.remove("ann"),
     "remove a later one": lambda bank: bank.remove("bo"),
     "remove the only one": lambda bank: bank.remove("rex"),
-    "replace what the tasks share": lambda bank: bank.set_together({"w": torch.ones(3)}),
-    "commit and replace": lambda bank: learn(bank, "new", together={"w": torch.ones(3)}),
-    "remove and replace": lambda bank: bank.remove("rex", together={"w": torch.ones(3)}),
+    "replace what the tasks share": lambda bank: bank.set_composition({"w": torch.ones(3)}),
+    "commit and replace": lambda bank: learn(bank, "new", composition={"w": torch.ones(3)}),
+    "remove and replace": lambda bank: bank.remove("rex", composition={"w": torch.ones(3)}),
 }
 
 
@@ -340,7 +340,7 @@ def three_concepts(path: Path) -> Bank:
     bank = made(path)
     learn(bank, "rex")
     learn(bank, "ann", "bo", value=2)
-    bank.set_together({"w": torch.zeros(3)})
+    bank.set_composition({"w": torch.zeros(3)})
     return bank
 
 
@@ -374,7 +374,7 @@ def test_a_kill_at_any_step_leaves_the_old_bank_or_the_new_one(tmp_path, name):
         folders = {task.folder for task in bank.tasks}
         assert {home.name for home in (path / "tasks").iterdir()} == folders
         assert list(bank.workspace.iterdir()) == []
-        assert len(list(path.glob("together*"))) == 1
+        assert len(list(path.glob("composition*"))) == 1
     assert outcomes == sorted(outcomes)  # once new, always new
     assert not outcomes[0] and outcomes[-1]
 
@@ -508,7 +508,7 @@ def test_another_base_is_refused_with_both_named(tmp_path):
 
 def test_another_method_or_configuration_is_refused_with_the_difference(tmp_path):
     bank = made(tmp_path)
-    bank.check_method("c-lora", CONFIG | {"layers": ("to_k", "to_v")})  # a tuple is JSON's list
+    bank.check_method("c-lora", CONFIG)
     with pytest.raises(PerdureError, match="with the method c-lora, not lora"):
         learn(bank, "rex", method="lora")
     with pytest.raises(PerdureError, match=r"c-lora and rank = 8 \(not 16\): use"):

@@ -278,12 +278,14 @@ def test_the_step_for_the_whole_bank_counts_as_well(cell: Run, tmp_path: Path) -
         replace(cell, record=tmp_path / "r.json", work=tmp_path, method="fl2t", options=both)
     )
     for task, seconds in zip(Bank.open(tmp_path / "bank").tasks, record["seconds"], strict=True):
-        assert seconds > task.facts["together"]["seconds"] > 0
-    assert record["parameters"] == (task.facts["parameters"] + task.facts["together"]["parameters"])
+        assert seconds > task.facts["composition"]["seconds"] > 0
+    assert record["parameters"] == (
+        task.facts["parameters"] + task.facts["composition"]["parameters"]
+    )
     bank = tmp_path / "bank"
     (shared,) = bank.glob("*.safetensors")
     assert record["stored_bytes"] == bytes_of_tensors(bank)
-    assert Bank.open(bank).stored()["together"] == shared.stat().st_size
+    assert Bank.open(bank).stored()["composition"] == shared.stat().st_size
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_kinds_of_concepts_have_rows_of_their_own(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_is_left_out_and_nothing_breaks(tmp_path: Path) -> None:
-    record(tmp_path, "c-lora", order=1, together={}, bounds={})
+    record(tmp_path, "c-lora", order=1, composition={}, bounds={})
     record(tmp_path, "c-lora", bounds={})
     record(tmp_path, "lora", bounds={name: [0.1, 0.1] for name in NAMES}, peak_memory=None)
     write_results(tmp_path)

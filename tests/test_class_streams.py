@@ -18,7 +18,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from perdure.classification import Backbone
 from perdure.classification.drawn import drawn_identities
-from perdure.classification.pictures import Split
+from perdure.classification.labelled import Split
 from perdure.classification.streams import ClassStream, open_stream
 from perdure.errors import PerdureError
 from perdure.hosts.vision.backbone import EMBEDDED, PHOTOGRAPHS

@@ -25,6 +25,7 @@ from perdure.classification import (
 from perdure.classification.classifier import grown
 from perdure.classification.registry import PENALTIES, build_classifier
 from perdure.errors import PerdureError
+from perdure.hosts import training
 from perdure.hosts.frozen import attached
 from perdure.methods import METHODS
 from perdure.methods.c_lora import CLoRA
@@ -203,7 +204,7 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(
         if saves in (1, 3):
             raise Killed
 
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(training, "save_checkpoint", save)
     kills = 0
     while True:
         try:

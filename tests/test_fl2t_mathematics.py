@@ -44,7 +44,7 @@ def composer(
     method = build("fl2t", **{**SMALL, **config})
     assert isinstance(method, FL2T)
     generator = torch.Generator().manual_seed(0)
-    made = method.start_together(SHAPES, bank(names), {}, prompts(names), generator)
+    made = method.start_composition(SHAPES, bank(names), {}, prompts(names), generator)
     assert isinstance(made, ComposeLearner)
     if moved:  # as after some training
         with torch.no_grad():
@@ -76,7 +76,7 @@ def test_what_all_states_share_changes_no_weight() -> None:
             Kept(k.concepts, {n: t + by if "encoded" in n else t for n, t in k.tensors.items()})
             for k in bank()
         ]
-        return build("fl2t", **SMALL).mix_together(kept, {}, [], prompts().states[0] + by)  # type: ignore[attr-defined, no-any-return]
+        return build("fl2t", **SMALL).mix_composed(kept, {}, [], prompts().states[0] + by)  # type: ignore[attr-defined, no-any-return]
 
     one, other = shifted(torch.zeros(8)), shifted(100 * normal(8, seed=60))
     for layer in SHAPES:
@@ -94,10 +94,10 @@ def test_the_proxies_of_a_prompt_depend_on_the_prompt_and_on_one_another() -> No
 @pytest.mark.parametrize("order", [("bo", "cy", "ada"), ("cy", "bo", "ada"), ("ada", "cy", "bo")])
 def test_any_order_of_the_concepts_gives_a_prompt_the_same_delta(order: Sequence[str]) -> None:
     method, made = composer()
-    together = method.keep_together(made)
+    together = method.keep_composition(made)
     states = prompts().states[1]
-    one = method.mix_together(bank(), together, ["bo"], states)
-    other = method.mix_together(bank(order), together, ["bo"], states)
+    one = method.mix_composed(bank(), together, ["bo"], states)
+    other = method.mix_composed(bank(order), together, ["bo"], states)
     for layer in SHAPES:
         assert torch.allclose(one[layer], other[layer], rtol=1e-4, atol=1e-6)
 
@@ -181,7 +181,7 @@ def test_the_penalty_is_the_weighted_sum_and_each_term_can_be_switched_off() -> 
 def test_without_proxies_the_weights_come_from_the_encoded_concepts() -> None:
     method = build("fl2t", **SMALL, proxies=False)
     assert isinstance(method, FL2T)
-    assert method.together_settings() is None
+    assert method.composition_settings() is None
     states = prompts().states[0]
     s = (unit(ENCODED - CENTRE) @ unit(states.numpy() - CENTRE).T).max(axis=1)
     w = np.exp(s / 0.05) / np.exp(s / 0.05).sum()
@@ -213,16 +213,16 @@ def test_training_lowers_the_penalty_and_moves_the_module_alone() -> None:
 
 def test_what_was_trained_together_is_gone_on_from_and_loses_a_removed_concepts_proxy() -> None:
     method, made = composer()
-    together = method.keep_together(made)
+    together = method.keep_composition(made)
     generator = torch.Generator().manual_seed(9)
-    again = method.start_together(SHAPES, bank(), together, prompts(), generator)
+    again = method.start_composition(SHAPES, bank(), together, prompts(), generator)
     assert isinstance(again, ComposeLearner)
     states = prompts().states
     assert torch.equal(made.moved(states), again.moved(states))
     fewer = method.without(together, "bo")
     assert set(together) - set(fewer) == {"proxy/bo"}
     rest = [task for task in bank() if task.concepts != ("bo",)]
-    assert method.mix_together(rest, fewer, [], states[0]).keys() == SHAPES.keys()
+    assert method.mix_composed(rest, fewer, [], states[0]).keys() == SHAPES.keys()
     assert np.allclose(fewer["centre"].numpy(), CENTRE, atol=1e-6)  # as the others were trained
 
 

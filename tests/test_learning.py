@@ -32,11 +32,11 @@ from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.objective import of_schedule
 from perdure.learning import learn as teaching
 from perdure.learning.advice import make_settings
+from perdure.learning.composition import EVERYDAY, MOST_PROMPTS, prompts_of
 from perdure.learning.latents import cache, reconstruction
 from perdure.learning.learn import discard, learn, resume
 from perdure.learning.moments import TEMPLATES
-from perdure.learning.pictures import read_pictures
-from perdure.learning.together import EVERYDAY, MOST_PROMPTS, prompts_of
+from perdure.learning.photos import read_pictures
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment, kid, mmd
@@ -161,13 +161,13 @@ def test_the_learner_sees_what_the_trained_token_means_in_every_template(
 def test_what_is_trained_together_reads_each_concept_in_the_prompts_it_was_taught_with(
     base: Base, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, read = FL2T.start_together, []
+    start, read = FL2T.start_composition, []
 
     def noted(method: FL2T, shapes: Shapes, kept: Any, together: Any, prompts: Prompts, g: Any):  # type: ignore[no-untyped-def]
         read.append(prompts.spoken)
         return start(method, shapes, kept, together, prompts, g)
 
-    monkeypatch.setattr(FL2T, "start_together", noted)
+    monkeypatch.setattr(FL2T, "start_composition", noted)
     taught = {"ada": ("a photo of {}",), "bo": ("{} at sea", "a thing in {} style"), "cy": ("{}",)}
     for name, templates in taught.items():
         source = {name: drawings / name}
@@ -211,19 +211,19 @@ def test_what_a_bank_trained_together_is_replaced_with_each_commit_and_removal(
     for name in ("ada", "bo"):
         learn(base, path, {name: drawings / name}, method="fl2t", options=options("fl2t"), **FAST)
     bank = Bank.open(path)
-    assert [p.name for p in path.glob("together*")] == ["together.1.safetensors"]
-    together = bank.together()
+    assert [p.name for p in path.glob("composition*")] == ["composition.1.safetensors"]
+    together = bank.composition()
     assert {key for key in together if key.startswith("proxy/")} == {"proxy/ada", "proxy/bo"}
-    assert bank.metadata("bo")["facts"]["together"]["loss"] > 0
+    assert bank.metadata("bo")["facts"]["composition"]["loss"] > 0
     method = teaching.build("fl2t", **bank.config)
-    bank.remove("ada", together=method.without(together, "ada"))  # type: ignore[attr-defined]
+    bank.remove("ada", composition=method.without(together, "ada"))  # type: ignore[attr-defined]
     bank = Bank.open(path)
-    assert {key for key in bank.together() if key.startswith("proxy/")} == {"proxy/bo"}
+    assert {key for key in bank.composition() if key.startswith("proxy/")} == {"proxy/bo"}
     Painter(base, bank).draw(["a photo of <bo>"], seeds=[0])
-    file = next(path.glob("together*"))
+    file = next(path.glob("composition*"))
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(PerdureError, match="together.*damaged"):
-        bank.together()
+    with pytest.raises(PerdureError, match="composition.*damaged"):
+        bank.composition()
 
 
 def test_a_learn_cut_in_its_second_step_ends_in_the_same_bits(
@@ -248,7 +248,7 @@ def test_a_learn_cut_in_its_second_step_ends_in_the_same_bits(
     record = resume(base, cut)
     assert np.isfinite(record.facts["loss"])  # the first step's, which had ended
     assert hashes(cut).keys() == hashes(whole).keys()
-    one, other = Bank.open(whole).together(), Bank.open(cut).together()
+    one, other = Bank.open(whole).composition(), Bank.open(cut).composition()
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
     one, other = Bank.open(whole).kept()[0][1], Bank.open(cut).kept()[0][1]

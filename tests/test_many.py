@@ -68,7 +68,7 @@ def test_one_by_one_in_another_order_and_at_once_give_the_same_tasks_to_the_bit(
     assert not Bank.open(tmp_path / "many").workspace.exists()
     tokens = Bank.open(tmp_path / "one").tokens()
     assert not torch.equal(tokens["ada"].rows, tokens["bo"].rows)
-    together = Bank.open(tmp_path / "many").together()
+    together = Bank.open(tmp_path / "many").composition()
     proxies = {key for key in together if key.startswith("proxy/")}
     assert proxies == ({f"proxy/{name}" for name in NAMES} if method == "fl2t" else set())
 

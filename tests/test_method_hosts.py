@@ -187,14 +187,8 @@ def test_dreambooths_layers_cannot_be_trained_by_a_method_that_reads_text_featur
     """Convolutions and self-attention do not read the text: moments of another width are named."""
     base = Base.open(tiny, device="cpu")
     base.aim("all")
-    rows = {"rex": torch.ones(1, 32)}
-    with pytest.raises(
-        ValueError, match=r"the moments have the shape \(32, 32\), but the layer .* needs"
-    ):
+    moments = dict.fromkeys(base.shapes, torch.eye(32))
+    with pytest.raises(ValueError, match=r"the shape \(32, 32\), but the layer .* needs"):
         small("feature-space").start(
-            base.shapes,
-            [],
-            rows,
-            torch.Generator(),
-            moments=dict.fromkeys(base.shapes, torch.eye(32)),
+            base.shapes, [], {"rex": torch.ones(1, 32)}, torch.Generator(), moments=moments
         )

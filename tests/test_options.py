@@ -185,7 +185,7 @@ def test_an_interrupt_says_how_to_go_on(
     def pressed(*asked: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("perdure.smallworld.pictures.write_pictures", pressed)
+    monkeypatch.setattr("perdure.smallworld.samples.write_pictures", pressed)
     assert stopped(monkeypatch, "smallworld", "photos") == 130
     assert "nothing is lost" in capfd.readouterr().err
 

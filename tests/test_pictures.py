@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from perdure.errors import PerdureError
-from perdure.learning.pictures import read_pictures
+from perdure.learning.photos import read_pictures
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -16,7 +16,7 @@ from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
-from perdure.smallworld.pictures import write_pictures
+from perdure.smallworld.samples import write_pictures
 from perdure.smallworld.train.data import load_scenes, render_scenes
 from perdure.smallworld.train.vocabulary import CONTEXT, make_tokenizer
 from perdure.smallworld.vocabulary import BACKGROUND_PHRASES

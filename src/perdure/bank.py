@@ -5,7 +5,7 @@
       concepts/rex/concept.safetensors   its token, `word/<encoder>/rex` or `state/rex`; a task's
                                          factors in its first concept's file
       tasks/03-rex/                      log, cost, previews
-      together.safetensors               what a method trains for all tasks at once; replaced whole
+      composition.safetensors            what a method trains for all tasks at once; replaced whole
       .derived/                          sums over tasks, a cache: see totals.py
       .learning/                         the workspace of a learn that is under way
       .lock
@@ -36,13 +36,15 @@ from perdure.bank_format import (
     State,
     TaskRecord,
     as_json,
+    check_buildable,
     check_concept_name,
     check_finite,
     check_tensors,
+    composition_to_bytes,
+    number_of,
     orphans,
     read_state,
     to_bytes,
-    together_to_bytes,
 )
 from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import WriterLock, writing_errors
@@ -81,6 +83,7 @@ class Bank(ReadableBank):
                 f"{path} is a folder with other files in it: choose an empty or a new one."
             )
         state = State(base=base, method=method, config=as_json(config), files={})
+        check_buildable(path / "bank.json", state)
         bank = cls(path, state)
         with writing_errors(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -137,7 +140,7 @@ class Bank(ReadableBank):
         method: str,
         config: Mapping[str, Any],
         extra_files: Mapping[str, bytes] | Path | None = None,
-        together: Mapping[str, Tensor] | None = None,
+        composition: Mapping[str, Tensor] | None = None,
     ) -> TaskRecord:
         """Add one task: all of it, or after a crash at any instant nothing.
 
@@ -148,7 +151,7 @@ class Bank(ReadableBank):
             facts: steps, seed, seconds, loss ...; JSON values.
             method: must be the bank's, and so must `config`.
             extra_files: relative name -> bytes, or a folder to be copied, for the task's folder.
-            together: what replaces `together()`; None leaves it as it is.
+            composition: what replaces `composition()`; None leaves it as it is.
 
         Raises:
             PerdureError: for a name that is taken, another method, a locked bank, a full disk, and
@@ -183,36 +186,36 @@ class Bank(ReadableBank):
             os.rename(staged_task, self.path / "tasks" / folder)
             sync_folder(self.path / "concepts")
             sync_folder(self.path / "tasks")
-            state = self._with_together(together)
+            state = self._with_composition(composition)
             self._write_state(replace(state, tasks=(*self.tasks, record), files=files))
             self._sweep()
         return record
 
-    def set_together(self, together: Mapping[str, Tensor]) -> None:
+    def set_composition(self, composition: Mapping[str, Tensor]) -> None:
         """Replace what the tasks share, atomically. Raises PerdureError as `commit`."""
         with self._writing("learn"):
-            self._write_state(self._with_together(together))
+            self._write_state(self._with_composition(composition))
             self._sweep()
 
-    def _with_together(self, together: Mapping[str, Tensor] | None) -> State:
+    def _with_composition(self, composition: Mapping[str, Tensor] | None) -> State:
         """The state with a new file, put under a new name beside the one that is still listed."""
-        if together is None:
+        if composition is None:
             return self._state
-        if not together:
-            return replace(self._state, together=None)
-        check_finite(together, "what the tasks share")
-        data, sha256 = together_to_bytes(self._state, together)
-        old = self._state.together
-        name = "together.safetensors" if old is None else old.next_name()
+        if not composition:
+            return replace(self._state, composition=None)
+        check_finite(composition, "what the tasks share")
+        data, sha256 = composition_to_bytes(self._state, composition)
+        old = self._state.composition
+        name = "composition.safetensors" if old is None else old.next_name()
         replace_file(self.path / name, data, staged=self._staging / name)
-        return replace(self._state, together=ConceptFile(name=name, sha256=sha256))
+        return replace(self._state, composition=ConceptFile(name=name, sha256=sha256))
 
-    def remove(self, concept: str, *, together: Mapping[str, Tensor] | None = None) -> None:
+    def remove(self, concept: str, *, composition: Mapping[str, Tensor] | None = None) -> None:
         """Forget a concept, and its task when it was the last of it; all of it or nothing.
 
         The other concepts of its task keep the task's factors: they move, unchanged, into the next
         one's file. Whether the method can do without them is the method's to say, beforehand.
-        `together` replaces what the tasks share; None leaves it as it is.
+        `composition` replaces what the tasks share; None leaves it as it is.
 
         Raises:
             PerdureError: for an unknown concept, a locked bank and a full disk.
@@ -234,7 +237,7 @@ class Bank(ReadableBank):
                 files[rest[0]] = ConceptFile(name=name, sha256=sha256)
             tasks = [shorter if task is record else task for task in self.tasks]
             kept = tuple(task for task in tasks if task.concepts)
-            self._write_state(replace(self._with_together(together), tasks=kept, files=files))
+            self._write_state(replace(self._with_composition(composition), tasks=kept, files=files))
             self._sweep()
 
     def add_task_file(self, task: TaskRecord | str, name: str, data: bytes) -> Path:
@@ -269,7 +272,7 @@ class Bank(ReadableBank):
 
     def _next_number(self) -> int:
         """One more than the greatest number in use: 1, 2, ..."""
-        return 1 + max((int(task.folder.partition("-")[0]) for task in self.tasks), default=0)
+        return 1 + max((number_of(task.folder) for task in self.tasks), default=0)
 
     def _write_state(self, state: State) -> None:
         """The commit point: replace bank.json."""

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from perdure.adapters.prompts import STATE, WORD, Token
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
+from perdure.methods import build
 
 __all__ = [
     "FORMAT",
@@ -26,6 +27,8 @@ __all__ = [
     "TaskRecord",
     "as_json",
     "caseless",
+    "check_agreement",
+    "check_buildable",
     "check_concept_name",
     "check_finite",
     "check_new_names",
@@ -34,10 +37,11 @@ __all__ = [
     "differences",
     "from_bytes",
     "metadata_of",
+    "number_of",
     "orphans",
     "read_state",
     "to_bytes",
-    "together_to_bytes",
+    "composition_to_bytes",
 ]
 
 FORMAT = 2
@@ -45,11 +49,16 @@ FORMAT = 2
 too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
 _CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
-_TOGETHER_FILE = re.compile(r"(together)(?:\.(\d+))?\.safetensors")
+_COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"[0-9]{2,}-(.+?)(?:\+[0-9]+)?")
 _TOKENS = (f"{WORD}/", f"{STATE}/")
 _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NUMBERS = {"loss", "norm", "parameters", "penalty", "seconds"}
+_TABLES = {"nouns", "settings", "composition", "together"}
 _UNSET = object()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +84,7 @@ class ConceptFile:
 
     def next_name(self) -> str:
         """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
-        known = _CONCEPT_FILE.fullmatch(self.name) or _TOGETHER_FILE.fullmatch(self.name)
+        known = _CONCEPT_FILE.fullmatch(self.name) or _COMPOSITION_FILE.fullmatch(self.name)
         assert known is not None
         return f"{known[1]}.{int(known[2] or 0) + 1}.safetensors"
 
@@ -89,7 +98,7 @@ class State:
     config: dict[str, Any]
     tasks: tuple[TaskRecord, ...] = ()
     files: Mapping[str, ConceptFile]
-    together: ConceptFile | None = None
+    composition: ConceptFile | None = None
     """What the tasks share, in a file of the bank's own that is replaced whole."""
 
     def to_json(self) -> str:
@@ -111,44 +120,78 @@ class State:
             "config": self.config,
             "tasks": tasks,
         }
-        if self.together is not None:
-            content["together"] = {"file": self.together.name, "sha256": self.together.sha256}
+        if self.composition is not None:
+            file = self.composition
+            content["composition"] = {"file": file.name, "sha256": file.sha256}
         return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> State:
         """Raises KeyError, TypeError or ValueError where `content` is not a bank's."""
         files: dict[str, ConceptFile] = {}
-        tasks = []
-        for task in content["tasks"]:
+        tasks: list[TaskRecord] = []
+        for task in _of(list, content, "tasks"):
             names = []
-            for entry in task["concepts"]:
-                name, file = entry["name"], ConceptFile(name=entry["file"], sha256=entry["sha256"])
+            for entry in _of(list, task, "concepts"):
                 # Names become paths that are deleted one day: none may lead out of the bank.
-                if not _is_name(name) or not _CONCEPT_FILE.fullmatch(file.name):
+                name, file = _of(str, entry, "name"), _file(entry, _CONCEPT_FILE)
+                if not _is_name(name):
                     raise ValueError(f"bad concept entry {entry!r}")
                 if name in files:
                     raise ValueError(f"concept {name!r} is listed twice")
                 files[name] = file
                 names.append(name)
-            if not _is_task_folder(task["folder"]) or not names:
-                raise ValueError(f"bad task entry {task['folder']!r}")
-            facts = dict(task["facts"])
-            tasks.append(TaskRecord(folder=task["folder"], concepts=tuple(names), facts=facts))
-        together = None
-        if "together" in content:
-            entry = content["together"]
-            together = ConceptFile(name=entry["file"], sha256=entry["sha256"])
-            if not _TOGETHER_FILE.fullmatch(together.name):
-                raise ValueError(f"bad entry {entry!r}")
+            folder = _of(str, task, "folder")
+            if not _is_task_folder(folder) or not names:
+                raise ValueError(f"bad task entry {folder!r}")
+            if tasks and number_of(folder) <= number_of(tasks[-1].folder):
+                raise ValueError(f"task {folder!r} comes after {tasks[-1].folder!r}")
+            facts = _checked_facts(_of(dict, task, "facts"))
+            tasks.append(TaskRecord(folder=folder, concepts=tuple(names), facts=facts))
+        base = _of(dict, content, "base")
+        shared = content.get("composition", content.get("together"))  # its name in format 1
         return cls(
-            together=together,
-            base=BaseIdentity(name=content["base"]["name"], hash=content["base"]["hash"]),
-            method=str(content["method"]),
-            config=dict(content["config"]),
+            composition=_file(shared, _COMPOSITION_FILE) if shared is not None else None,
+            base=BaseIdentity(name=_of(str, base, "name"), hash=_of(str, base, "hash")),
+            method=_of(str, content, "method"),
+            config=_of(dict, content, "config"),
             tasks=tuple(tasks),
             files=files,
         )
+
+
+def number_of(folder: str) -> int:
+    """The number of a task's folder: 3 of "03-rex"."""
+    return int(folder.partition("-")[0])
+
+
+def _of(kind: type[T], content: Any, key: str) -> T:
+    """The value of a key, of this kind: KeyError or TypeError otherwise."""
+    value = content[key]
+    if not isinstance(value, kind):
+        raise TypeError(f"{key} is {value!r}")
+    return value
+
+
+def _file(entry: Any, names: re.Pattern[str]) -> ConceptFile:
+    file = ConceptFile(name=_of(str, entry, "file"), sha256=_of(str, entry, "sha256"))
+    if not names.fullmatch(file.name) or not _SHA256.fullmatch(file.sha256):
+        raise ValueError(f"bad entry {entry!r}")
+    return file
+
+
+def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """The facts, where those that are read one day are of the kind that a learn writes."""
+    for key, value in facts.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if (key in _NUMBERS and not number) or (key in _TABLES and not isinstance(value, dict)):
+            raise TypeError(f"{key} is {value!r}")
+    templates = facts.get("settings", {}).get("templates", ["{}"])
+    if not isinstance(templates, list) or not templates:
+        raise TypeError(f"templates is {templates!r}")
+    if not all(isinstance(text, str) and "{}" in text for text in templates):
+        raise TypeError(f"templates is {templates!r}")
+    return facts
 
 
 def read_state(path: Path) -> State:
@@ -157,34 +200,80 @@ def read_state(path: Path) -> State:
     mend = "restore it from a backup"
     try:
         content = json.loads(file.read_bytes())
+        json.dumps(content, allow_nan=False)  # JSON has neither NaN nor infinity, Python's has
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PerdureError(
             f"There is no bank at {path}: check --bank; `perdure learn` makes a new one."
         ) from error
     except OSError as error:
         raise PerdureError(f"{file} cannot be read ({error.strerror}): check it.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PerdureError(f"{file} is damaged ({error}): {mend}.") from error
     try:
         number = content["format"]
-        if not isinstance(number, int):
+        if type(number) is not int or number < 1:
             raise TypeError(f"format is {number!r}")
         if number > FORMAT:
             raise PerdureError(
                 f"The bank {path} was written by a newer perdure (format {number}, this one reads"
                 f" {FORMAT}): upgrade with `pip install -U perdure`."
             )
-        return State.from_json(content)
+        state = State.from_json(content)
     except (KeyError, TypeError, ValueError) as error:
         raise PerdureError(f"{file} is not a bank's ({error!r}): {mend}.") from error
+    check_buildable(file, state)
+    return state
+
+
+def check_buildable(file: Path, state: State) -> None:
+    """Raise PerdureError where there is no such method, or it does not take this configuration.
+
+    Options that the configuration lacks are younger than the bank and have their defaults.
+    """
+    try:
+        build(state.method, **state.config)
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise PerdureError(
+            f"{file} cannot be used ({error}): restore it from a backup, or, if a newer perdure"
+            " wrote it, upgrade with `pip install -U perdure`."
+        ) from error
+
+
+def check_agreement(
+    path: Path, state: State, file: Path, about: Mapping[str, Any], task: TaskRecord | None = None
+) -> None:
+    """Raise PerdureError where a file's metadata is not what the bank.json at `path` says.
+
+    Both are written from one `State`, so they are equal to the letter, options that only one of
+    them has included.
+
+    Args:
+        path: of the bank.
+        state: what its bank.json says.
+        file: whose metadata it is.
+        about: the metadata.
+        task: of the concept whose file it is, where it is a concept's.
+    """
+    here = {**about.get("config", {}), "method": about.get("method")}
+    there = {**state.config, "method": state.method}
+    here["base"], there["base"] = about.get("base", {}).get("hash"), state.base.hash
+    if task is not None:
+        here["task"], there["task"] = about.get("task"), task.folder
+        if about.get("concept") == task.concepts[0]:  # its file holds the task's factors
+            here["first concept"], there["first concept"] = about["concepts"][0], task.concepts[0]
+    if different := differences(here, there):
+        raise PerdureError(
+            f"{file} says {different}, unlike {path / 'bank.json'}: restore bank.json from a"
+            " backup, or write the other file's values into it."
+        )
 
 
 def orphans(path: Path, state: State) -> Iterator[Path]:
     """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
     yield from (path / ".learning").glob("commit-*")
     for file in path.iterdir():
-        own = state.together is not None and file.name == state.together.name
-        if not own and _TOGETHER_FILE.fullmatch(file.name):
+        own = state.composition is not None and file.name == state.composition.name
+        if not own and _COMPOSITION_FILE.fullmatch(file.name):
             yield file
     for home in _folders(path / "concepts"):
         name = composed(home.name)
@@ -231,7 +320,7 @@ def to_bytes(
     return data, hashlib.sha256(data).hexdigest()
 
 
-def together_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
+def composition_to_bytes(state: State, tensors: Mapping[str, Tensor]) -> tuple[bytes, str]:
     """The safetensors file of what the tasks share, and its SHA-256."""
     about = {
         "format": FORMAT,

@@ -36,7 +36,7 @@ def list_concepts(bank: Bank | Path | str) -> list[Listed]:
             task=task.folder,
             steps=task.facts.get("settings", {}).get("steps"),
             seconds=task.facts.get("seconds", 0.0),
-            bytes=bank.concept_file(concept).stat().st_size,
+            bytes=bank.stored_of(concept),
         )
         for task in bank.tasks
         for concept in task.concepts

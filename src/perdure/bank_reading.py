@@ -18,9 +18,11 @@ from perdure.bank_format import (
     State,
     TaskRecord,
     as_json,
+    check_agreement,
     check_new_names,
     differences,
     from_bytes,
+    metadata_of,
     read_state,
 )
 from perdure.errors import PerdureError
@@ -142,11 +144,23 @@ class ReadableBank:
         return [" ".join(files[name].sha256 for name in task.concepts) for task in self.tasks]
 
     def stored(self) -> dict[str, int]:
-        """Bytes on disk of what bank.json lists: of the `concepts`' files, and `together`."""
-        state = self._state
-        shared = [] if state.together is None else [self.path / state.together.name]
-        files = {"concepts": map(self.concept_file, state.files), "together": shared}
-        return {what: sum(path.stat().st_size for path in some) for what, some in files.items()}
+        """Bytes on disk of what bank.json lists: of the `concepts`' files, and `composition`."""
+        composition = self._state.composition
+        return {
+            "concepts": sum(self.stored_of(concept) for concept in self._state.files),
+            "composition": 0
+            if composition is None
+            else (self.path / composition.name).stat().st_size,
+        }
+
+    def stored_of(self, concept: str) -> int:
+        """Bytes of a concept's file. Raises PerdureError where it is missing."""
+        path = self.concept_file(concept)
+        if not path.is_file():
+            raise PerdureError(
+                f"{path} is missing, though bank.json lists it: {self._mend(concept)}."
+            )
+        return path.stat().st_size
 
     # Checks
 
@@ -208,16 +222,25 @@ class ReadableBank:
 
         return [(task.concepts, _Tensors(read(task.concepts[0]))) for task in self.tasks]
 
-    def together(self) -> dict[str, Tensor]:
-        """What the tasks share, as a `Together` method left it; empty where there is none.
+    def composition(self) -> dict[str, Tensor]:
+        """What the tasks share, as a `Composed` method left it; empty where there is none.
 
         Raises PerdureError where the file is missing or damaged.
         """
-        file = self._state.together
+        file = self._state.composition
         if file is None:
+            names = ("composition", "together")  # the second is format 1's
+            if any(task.facts.get(name) for task in self.tasks for name in names):
+                raise PerdureError(
+                    f"{self.path / 'bank.json'} does not list what the method trained for all of"
+                    " its concepts (`composition`), though they were learned with it: restore it"
+                    " from a backup."
+                )
             return {}
         mend = "restore it from a backup; the concepts' own files do not depend on it"
-        return safetensors.torch.load(self._verified(self.path / file.name, file, mend))
+        data = self._verified(self.path / file.name, file, mend)
+        check_agreement(self.path, self._state, self.path / file.name, metadata_of(data))
+        return safetensors.torch.load(data)
 
     def tokens(self, upto: int | None = None) -> Mapping[str, Token]:
         """The tokens of the first ``upto`` tasks' concepts, in order; all by default.
@@ -248,10 +271,14 @@ class ReadableBank:
         return PerdureError(f"The bank {self.path} has no {name!r}; its concepts: {known}.")
 
     def _load(self, concept: str) -> tuple[dict[str, Tensor], Token, dict[str, Any]]:
-        """(factors, token, metadata) of one verified file."""
-        mend = f"restore it from a backup, or `perdure remove {concept}` and learn it again"
-        file = self._state.files[self._known(concept)]
-        return from_bytes(self._verified(self.concept_file(concept), file, mend), concept)
+        """(factors, token, metadata) of one verified file, which agrees with bank.json."""
+        path, file = self.concept_file(concept), self._state.files[concept]
+        data = self._verified(path, file, self._mend(concept))
+        check_agreement(self.path, self._state, path, metadata_of(data), self._record(concept))
+        return from_bytes(data, concept)
+
+    def _mend(self, concept: str) -> str:
+        return f"restore it from a backup, or `perdure remove {concept}` and learn it again"
 
     def _verified(self, path: Path, file: ConceptFile, mend: str) -> bytes:
         """A listed file's bytes; PerdureError with the mend where they are not what was written."""

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
@@ -21,14 +22,16 @@ from perdure.smallworld.quality import measure_quality
 __all__ = ["describe", "quality"]
 
 
-def describe(name: str) -> Iterator[tuple[str, str]]:
-    """(what, value) lines about the machine and a base; PerdureError where the base cannot open."""
+def describe(name: str, **opening: Any) -> Iterator[tuple[str, str]]:
+    """(what, value) lines about the machine and a base, opened with
+    ``opening`` as by `Base.open`; PerdureError where the base cannot open."""
     yield "torch", f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
     yield "diffusers", diffusers.__version__
     yield "transformers", transformers.__version__
-    base = Base.open(name)
-    bf16 = "yes" if base.fast_bf16 else "no, fp32"
+    base = Base.open(name, **opening)
+    bf16 = "yes" if base.fast_bf16 else "no"
     yield "device", str(base.device)
+    yield "dtype", str(base.dtype).removeprefix("torch.")
     yield "bf16 autocast", bf16
     yield "base", str(base.identity)
     yield "family", base.family.title
@@ -45,6 +48,7 @@ def quality(
     pictures: int = 512,
     out: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    **opening: Any,
 ) -> list[str]:
     """Measure smallworld on held-out identities and prompts; a line a figure, with its aim.
 
@@ -52,7 +56,7 @@ def quality(
     `smallworld.png` (renders above drawings). Raises PerdureError for another base: only the drawn
     world's ground truth is known.
     """
-    base = Base.open(name)
+    base = Base.open(name, **opening)
     if not base.hints.get("smallworld"):
         raise PerdureError(
             f"The quality of {name!r} cannot be measured: that needs a base of the drawn world."

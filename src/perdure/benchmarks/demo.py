@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,9 +34,11 @@ STEPS = 200
 """Of each concept: more than smallworld advises, so that every person is drawn well."""
 
 
-def _learn(method: str, sources: dict[str, list[Path]], path: Path) -> None:
+def _learn(
+    method: str, sources: dict[str, list[Path]], path: Path, opening: Mapping[str, Any]
+) -> None:
     torch.set_num_threads(1)  # more are slower on a model as small as this
-    base = Base.open()
+    base = Base.open(**opening)
     teach(
         base,
         people(5),
@@ -48,9 +51,11 @@ def _learn(method: str, sources: dict[str, list[Path]], path: Path) -> None:
     )
 
 
-def _measure(method: str, sources: dict[str, list[Path]], path: Path) -> Evaluation:
+def _measure(
+    method: str, sources: dict[str, list[Path]], path: Path, opening: Mapping[str, Any]
+) -> Evaluation:
     torch.set_num_threads(1)
-    base, bank = Base.open(), Bank.open(path)
+    base, bank = Base.open(**opening), Bank.open(path)
     encoder = MetricEncoder.of(base)
     began = time.monotonic()
     evaluation = evaluate(base, bank, encoder, references=sources)
@@ -60,24 +65,33 @@ def _measure(method: str, sources: dict[str, list[Path]], path: Path) -> Evaluat
     return evaluation
 
 
-def run_demo(out: Path, *, say: Callable[[str], None] = print) -> Path:
+def run_demo(
+    out: Path,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
     """Run the methods, each in a process of its own; returns the page.
+
+    ``device`` and ``dtype`` are as for `Base.open`.
 
     What a run that was cut short had learned is kept and gone on from.
     """
     began = time.monotonic()
     output_folder(out)
+    opening = {"device": device, "dtype": dtype}
     sources = people(5).sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     banks = {method: out / f"bank-{method}" for method in METHODS_SHOWN}
     workers = min(len(banks), cores())
     with pool_of(workers) as pool:
-        learning = {pool.submit(_learn, m, sources, path): m for m, path in banks.items()}
+        learning = {pool.submit(_learn, m, sources, path, opening): m for m, path in banks.items()}
         measuring: dict[str, Future[Evaluation]] = {}
         for future in as_completed(learning):
             future.result()
             method = learning[future]
-            measuring[method] = pool.submit(_measure, method, sources, banks[method])
+            measuring[method] = pool.submit(_measure, method, sources, banks[method], opening)
         results = {m: (Bank.open(path), measuring[m].result()) for m, path in banks.items()}
     named = {METHODS[m].title.partition(":")[0]: shown for m, (_, shown) in results.items()}
     overview(named).save(out / "overview.png")

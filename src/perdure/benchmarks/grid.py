@@ -60,6 +60,9 @@ def cells_of(
     vary: Mapping[str, Sequence[Any]] | None = None,
     base: str = "smallworld",
     encoder: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    config: str | None = None,
     **settings: Any,
 ) -> list[Run]:
     """One `Run` a method, choice, order and seed; records below ``out``, banks below ``work``.
@@ -68,7 +71,7 @@ def cells_of(
         stream: what is taught.
         out, work: folders.
         vary: `lr` and the like, or `method.rank` and the like -> values, all combined.
-        base, encoder: as in `Run`.
+        base, encoder, device, dtype, config: as in `Run`.
         **settings: fields of `BenchSettings`.
 
     Raises PerdureError for an option or a method that does not exist, or does not fit.
@@ -93,6 +96,9 @@ def cells_of(
                 seed=seed,
                 base=base,
                 encoder=encoder,
+                device=device,
+                dtype=dtype,
+                config=config,
                 pictures=asked.pictures,
                 moments=moments,
                 pairs=asked.pairs,

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.benchmarks.figures import HUES, fates, heat, lengths, marked, orders, scatter
-from perdure.benchmarks.pictures import concept_rows, pair_rows
 from perdure.benchmarks.results import MethodRuns, Results
 from perdure.benchmarks.series import by_order, forgetting_by_length, mean_matrix
+from perdure.benchmarks.strips import concept_rows, pair_rows
 from perdure.benchmarks.words import (
     MEANINGS,
     commands,

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 from perdure.bank_format import caseless, check_concept_name, composed
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
-from perdure.learning.pictures import list_pictures
+from perdure.learning.photos import list_pictures
 
 __all__ = ["LAYOUTS", "Layout", "photographed"]
 

@@ -18,7 +18,7 @@ from perdure.drawing.painter import Painter, grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, interrupted, learn, resume
-from perdure.learning.pictures import read_pictures
+from perdure.learning.photos import read_pictures
 from perdure.machine import peak_memory
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
@@ -52,6 +52,10 @@ class Run:
     seed: int = 0
     base: str = "smallworld"
     encoder: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    config: str | None = None
+    """As for `Base.open`."""
     pictures: int = 8
     """Drawn of each concept at each moment."""
     moments: Literal["all", "milestones"] = "all"
@@ -68,13 +72,20 @@ class Run:
             "encoder": self.encoder,
             "pictures": self.pictures,
             "pairs": self.pairs,
+            **({"dtype": self.dtype} if self.dtype else {}),
         }
 
 
 def run(cell: Run) -> dict[str, Any]:
     """Teach, measure, and return the record, JSON-ready."""
     torch.set_num_threads(cell.threads)
-    base = Base.open(cell.base, encoder=cell.encoder)
+    base = Base.open(
+        cell.base,
+        encoder=cell.encoder,
+        device=cell.device,
+        dtype=cell.dtype,
+        config=cell.config,
+    )
     encoder = MetricEncoder.of(base)
     sources = cell.stream.sources(cell.work / "photos")
     bank = teach(
@@ -196,7 +207,7 @@ def record_of(
 
 def _trained(facts: Mapping[str, Any]) -> int:
     """Parameters of the last task, with those of the step for the whole bank, if there was one."""
-    return int(facts["parameters"]) + int(facts.get("together", {}).get("parameters", 0))
+    return int(facts["parameters"]) + int(facts.get("composition", {}).get("parameters", 0))
 
 
 def _together(

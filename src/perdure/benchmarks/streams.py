@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from perdure.errors import PerdureError
-from perdure.smallworld.pictures import write_pictures, write_style
+from perdure.smallworld.samples import write_pictures, write_style
 from perdure.smallworld.world import SPLITS, identity
 
 __all__ = ["STREAMS", "Drawn", "Photographed", "Stream", "people", "stream"]

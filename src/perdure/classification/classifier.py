@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from perdure.classification import saving
+from perdure.classification.labelled import Pictures, as_pictures
 from perdure.classification.loop import START, Old, Progress, Task, train
 from perdure.classification.moments import input_moments
-from perdure.classification.pictures import Pictures, as_pictures
 from perdure.classification.recipes import recipe_of
 from perdure.classification.registry import build_classifier, check_rate
 from perdure.classification.settings import FitSettings

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from perdure.classification.pictures import EncodedPictures, Split
+from perdure.classification.labelled import EncodedPictures, Split
 from perdure.errors import PerdureError
 
 __all__ = ["Read", "cifar_100", "folder_tree", "imagenet_r"]

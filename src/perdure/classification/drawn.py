@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perdure.classification.pictures import Split
+from perdure.classification.labelled import Split
 from perdure.smallworld.vocabulary import DOMAINS
 from perdure.smallworld.world import SPLITS, references
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from perdure.classification.labelled import Pictures
 from perdure.classification.objective import masked_cross_entropy
-from perdure.classification.pictures import Pictures
 from perdure.classification.recipes import Recipe
 from perdure.classification.settings import FitSettings
 from perdure.hosts.training import Progress, run_steps

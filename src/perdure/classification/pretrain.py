@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from perdure.classification.pictures import Split
+from perdure.classification.labelled import Split
 from perdure.classification.streams import open_stream
 from perdure.durable import sync_file, sync_folder
 from perdure.hosts.vision.backbone import EMBEDDED, SMALLWORLD, Backbone

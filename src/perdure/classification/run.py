@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from perdure.classification.classifier import ContinualClassifier
+from perdure.classification.labelled import Split
 from perdure.classification.loop import Progress
-from perdure.classification.pictures import Split
 from perdure.classification.registry import CLASSIFIERS, build_classifier, check_rate
 from perdure.classification.saving import INDEX
 from perdure.classification.settings import FitSettings

@@ -12,7 +12,7 @@ import numpy as np
 
 from perdure.classification import datasets
 from perdure.classification.drawn import drawn_identities
-from perdure.classification.pictures import Split
+from perdure.classification.labelled import Split
 from perdure.errors import PerdureError
 
 __all__ = ["STREAMS", "ClassStream", "check_stream", "open_stream"]

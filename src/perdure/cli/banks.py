@@ -11,7 +11,15 @@ from rich.table import Table
 
 from perdure.cli.console import console
 from perdure.cli.fields import Given, with_options
-from perdure.cli.options import BankOption, BaseOption, EncoderOption
+from perdure.cli.options import (
+    BankOption,
+    BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    EncoderOption,
+    opening,
+)
 from perdure.errors import PerdureError
 from perdure.measuring.settings import EvaluateSettings
 
@@ -57,6 +65,9 @@ def evaluate(
     *,
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     references: Annotated[
         Path | None,
         typer.Option(help="Folder with a sub-folder of real pictures for each concept."),
@@ -75,7 +86,7 @@ def evaluate(
     from perdure.outputs import output_folder
 
     opened = Bank.open(bank)
-    model = Base.open(base, encoder=encoder or None)
+    model = Base.open(base, encoder=encoder or None, **opening(config, device, dtype))
     folder = output_folder(out or bank / "evaluation")
     if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
         raise PerdureError(f"{folder} has results in it already: choose another folder.")

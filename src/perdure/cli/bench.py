@@ -12,6 +12,9 @@ from perdure.cli.console import console, note
 from perdure.cli.fields import Given, with_options
 from perdure.cli.options import (
     BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
     EncoderOption,
     RayOption,
     RecordsOption,
@@ -19,6 +22,7 @@ from perdure.cli.options import (
     RunsOption,
     VaryOption,
     WorkOption,
+    opening,
     varied,
 )
 from perdure.errors import PerdureError
@@ -39,6 +43,9 @@ def bench(
         Path | None, typer.Option(help="Folder of a photographic stream's pictures.")
     ] = None,
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     encoder: EncoderOption = "",
     processes: RunsOption = None,
     ray: RayOption = "",
@@ -69,6 +76,7 @@ def bench(
             vary=varied(vary or []),
             base=base,
             encoder=encoder or None,
+            **opening(config, device, dtype),
             **settings,
         )
         check_records(cells)

@@ -9,7 +9,15 @@ import typer
 
 from perdure.cli.console import console, counter, note
 from perdure.cli.fields import Given, with_options
-from perdure.cli.options import BankOption, BaseOption, ManyConcepts
+from perdure.cli.options import (
+    BankOption,
+    BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
+    ManyConcepts,
+    opening,
+)
 from perdure.drawing.settings import DrawSettings
 
 __all__ = ["export", "generate"]
@@ -21,6 +29,9 @@ def generate(
     *,
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     out: Annotated[
         Path, typer.Option(help="Folder for the pictures, which are numbered on.")
     ] = Path("pictures"),
@@ -45,7 +56,7 @@ def generate(
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
-    painter = Painter(Base.open(base), known)
+    painter = Painter(Base.open(base, **opening(config, device, dtype)), known)
     asked, folder = DrawSettings.of(settings), output_folder(out)
     with counter("drawing") as progress:
         pictures = painter.draw(prompts, regions=regions, progress=progress, **settings)
@@ -66,6 +77,9 @@ def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     concept: ManyConcepts = None,
     check: Annotated[
         bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
@@ -75,7 +89,8 @@ def export(
     from perdure.drawing.export import export as fold
     from perdure.hosts.diffusion.host import Base
 
-    made = fold(Base.open(base), bank, out, concepts=concept or (), check=check)
+    opened = Base.open(base, **opening(config, device, dtype))
+    made = fold(opened, bank, out, concepts=concept or (), check=check)
     console.print(f"{made.folder}: open it with {made.pipeline}.from_pretrained")
     if made.difference is not None:
         names = " and ".join(f"<{name}>" for name in made.compared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,10 +15,14 @@ from perdure.cli.fields import Given, with_options
 from perdure.cli.options import (
     BankOption,
     BaseOption,
+    ConfigOption,
+    DeviceOption,
+    DtypeOption,
     EncoderOption,
     MethodOptions,
     RayOption,
     method_options,
+    opening,
 )
 from perdure.errors import PerdureError
 from perdure.learning.settings import LearnSettings
@@ -41,6 +46,9 @@ def learn(
         typer.Option("--name", help="Name of the concept; by default the folder's name."),
     ] = None,
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     method: Annotated[
         str, typer.Option(help="See `perdure methods`. Default: the bank's own, else gated.")
     ] = "",
@@ -81,14 +89,15 @@ def learn(
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
     tasks = [] if resume else _tasks(pictures or [], name or [])
-    opened = Base.open(base, encoder=encoder or None)
+    opener = partial(Base.open, base, encoder=encoder or None, **opening(config, device, dtype))
+    opened = opener()
     workers: dict[str, Any] = {"processes": processes, "ray": ray or None}
     talk: dict[str, Any] = {"note": note, "wait": wait}
     if resume:
         if settings or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
         if (bank / ".learning" / teaching.MANY).exists():
-            records = many.resume_many(base, bank, **workers, **talk)
+            records = many.resume_many(opener, bank, **workers, **talk)
         else:
             with bar("resuming") as report:
                 records = [teaching.resume(opened, bank, report=report, **talk)]
@@ -101,7 +110,7 @@ def learn(
         tasks = [together]
     if processes > 1 or ray:
         nouns = dict.fromkeys(together, noun) if noun else {}
-        _learned(many.learn_many(base, bank, together, nouns=nouns, **workers, **given))
+        _learned(many.learn_many(opener, bank, together, nouns=nouns, **workers, **given))
         _after(opened, bank, check)
         return
     for task in tasks:

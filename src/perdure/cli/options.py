@@ -14,6 +14,9 @@ from perdure.errors import PerdureError
 __all__ = [
     "BankOption",
     "BaseOption",
+    "ConfigOption",
+    "DeviceOption",
+    "DtypeOption",
     "EncoderOption",
     "ManyConcepts",
     "MethodOptions",
@@ -24,13 +27,21 @@ __all__ = [
     "VaryOption",
     "WorkOption",
     "method_options",
+    "opening",
     "varied",
 ]
 
 BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.")]
 BaseOption = Annotated[
     str,
-    typer.Option("--base", help="smallworld, a diffusers folder, or a hub id (SD 1.x / 2.x)."),
+    typer.Option("--base", help="smallworld, a folder, one .safetensors file, or a hub id."),
+]
+ConfigOption = Annotated[
+    str, typer.Option("--config", help="Of a single file: a diffusers folder of the same model.")
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="Such as cpu or cuda:1.")]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="float32, bfloat16 or float16; default: the base's own.")
 ]
 EncoderOption = Annotated[
     str, typer.Option("--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO.")
@@ -67,6 +78,11 @@ RunsOption = Annotated[
 ReportOption = Annotated[
     bool, typer.Option("--report", help="Run nothing: only write tables and report anew.")
 ]
+
+
+def opening(config: str, device: str, dtype: str) -> dict[str, str | None]:
+    """What `Base.open` is given of these options, None where one was not."""
+    return {"config": config or None, "device": device or None, "dtype": dtype or None}
 
 
 def method_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from perdure.cli.console import console
-from perdure.cli.options import BaseOption
+from perdure.cli.options import BaseOption, ConfigOption, DeviceOption, DtypeOption
 from perdure.errors import PerdureError
 
 __all__ = ["demo", "doctor", "methods", "smallworld"]
@@ -27,6 +27,9 @@ def methods() -> None:
 
 def doctor(
     base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure smallworld's quality as well (minutes).")
     ] = False,
@@ -40,10 +43,20 @@ def doctor(
     """Say what machine and base this is, and whether they fit; with --measure, how good it is."""
     from perdure.doctor import describe, quality
 
-    for name, value in describe(base):
+    for name, value in describe(
+        base, device=device or None, dtype=dtype or None, config=config or None
+    ):
         console.print(f"{name:>24}  {value}")
     if measure:
-        for row in quality(base, pictures=pictures, out=out, progress=console.print):
+        for row in quality(
+            base,
+            device=device or None,
+            dtype=dtype or None,
+            config=config or None,
+            pictures=pictures,
+            out=out,
+            progress=console.print,
+        ):
             console.print(row)
 
 
@@ -55,7 +68,7 @@ def smallworld(
     seed: Annotated[int, typer.Option(min=0, help="Another seed, other pictures of the same.")] = 0,
 ) -> None:
     """Write a few pictures of one drawn identity, to learn from."""
-    from perdure.smallworld.pictures import write_pictures
+    from perdure.smallworld.samples import write_pictures
 
     try:
         paths = write_pictures(out, domain=domain, identity=identity, count=count, seed=seed)
@@ -68,9 +81,11 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path(
         "demo-out"
     ),
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
 ) -> None:
     """Teach five people one after another, with the usual way and with C-LoRA, and compare."""
     from perdure.benchmarks.demo import run_demo
 
-    page = run_demo(out, say=console.print)
+    page = run_demo(out, device=device or None, dtype=dtype or None, say=console.print)
     console.print(f"\nOpen this page:  {page.resolve()}")

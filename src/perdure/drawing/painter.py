@@ -21,7 +21,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
 from perdure.hosts.diffusion.tokens import known_in
-from perdure.methods import Deltas, Together, build
+from perdure.methods import Composed, Deltas, build
 from perdure.outputs import output_folder
 from perdure.settings import Limits, checked
 from perdure.totals import kept_of
@@ -44,7 +44,7 @@ class Painter:
         self.base = base
         self.method = build(bank.method, **bank.config)
         self.kept = kept_of(bank, self.method, upto=upto)
-        self.together = bank.together()
+        self.composition = bank.composition()
         self.tokens: Mapping[str, Token] = bank.tokens(upto)
 
     def draw(
@@ -162,8 +162,8 @@ class Painter:
             return self._of_bank
         if self.method.mixes_by == "prompt":
             states = session.conditioning([prompt]).states[0].float()
-        if isinstance(self.method, Together):
-            return self.method.mix_together(self.kept, self.together, sorted(spoken), states)
+        if isinstance(self.method, Composed):
+            return self.method.mix_composed(self.kept, self.composition, sorted(spoken), states)
         return self.method.mix(self.kept, sorted(spoken), states)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from perdure.hosts.diffusion.host import Base
-from perdure.learning.pictures import Pictures
+from perdure.learning.photos import Pictures
 
 __all__ = ["Latents", "cache", "reconstruction"]
 

@@ -25,14 +25,14 @@ from perdure.learning.advice import (
     seed_for_concepts,
     templates_of,
 )
+from perdure.learning.composition import learn_composition
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, token_of, train
 from perdure.learning.moments import moments
-from perdure.learning.pictures import Pictures, read_pictures
+from perdure.learning.photos import Pictures, read_pictures
 from perdure.learning.settings import LearnSettings
-from perdure.learning.together import learn_together
-from perdure.methods import DEFAULT, METHODS, Kept, Method, Together, build
+from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
 __all__ = [
@@ -69,6 +69,8 @@ class Task:
     """Concept name -> class noun, for measuring alone."""
     fingerprint: str
     """Of the bank when the task began."""
+    dtype: str = ""
+    """What the base computes in; a resume in another would not end in the same bits."""
     apart: bool = False
     """Leave out what the method trains for the whole bank."""
 
@@ -152,6 +154,7 @@ def learn(
             digests={name: p.digest for name, p in pictures.items()},
             nouns=nouns,
             fingerprint=bank.fingerprint,
+            dtype=_dtype_of(base),
             apart=apart,
         )
         bank.clear_workspace()
@@ -195,6 +198,11 @@ def resume(
                 f"The bank {bank.path} has changed since that learn began: start it again with "
                 "`perdure learn --discard`."
             )
+        if task.dtype not in ("", _dtype_of(base)):
+            raise PerdureError(
+                f"That learn began with the base in {task.dtype}, and now it is in "
+                f"{_dtype_of(base)}: resume it with --dtype {task.dtype}."
+            )
         pictures = {
             name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
             for name, files in task.sources.items()
@@ -206,6 +214,10 @@ def resume(
                     "back, or start again with `perdure learn --discard`."
                 )
         return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
+
+
+def _dtype_of(base: Base) -> str:
+    return str(base.dtype).removeprefix("torch.")
 
 
 def discard(bank: Bank | Path | str) -> None:
@@ -283,21 +295,21 @@ def _run(
             session, bank, method, kept, latents, settings, report, began
         )
         facts |= trained
-        together = None
-        if isinstance(method, Together) and not task.apart:
-            together, facts["together"] = learn_together(
+        composition = None
+        if isinstance(method, Composed) and not task.apart:
+            composition, facts["composition"] = learn_composition(
                 session,
                 method,
                 [*kept, Kept(concepts=tuple(pictures), tensors=tensors)],
                 {**bank.tokens(), **tokens},
-                bank.together(),
+                bank.composition(),
                 {**templates_of(bank.tasks), **dict.fromkeys(pictures, settings.templates)},
                 latents,
                 settings,
-                folder=bank.workspace / "together",
+                folder=bank.workspace / "composition",
                 report=report,
             )
-            facts["seconds"] = round(facts["seconds"] + facts["together"].get("seconds", 0.0), 3)
+            facts["seconds"] = round(facts["seconds"] + facts["composition"].get("seconds", 0.0), 3)
     facts |= {"nouns": dict(task.nouns), "settings": task.settings.to_json()}
     logs = {LOG: (bank.workspace / LOG).read_bytes()}
     record = bank.commit(
@@ -308,7 +320,7 @@ def _run(
         method=method.name,
         config=bank.config,
         extra_files=logs,
-        together=together,
+        composition=composition,
     )
     bank.clear_workspace()
     return record

@@ -24,6 +24,7 @@ from perdure.learning.advice import (
     seed_for_concepts,
     templates_of,
 )
+from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
 from perdure.learning.learn import (
     MANY,
@@ -35,9 +36,8 @@ from perdure.learning.learn import (
     resume,
 )
 from perdure.learning.loop import LOG
-from perdure.learning.pictures import read_pictures
-from perdure.learning.together import learn_together
-from perdure.methods import DEFAULT, Kept, Together, build
+from perdure.learning.photos import read_pictures
+from perdure.methods import DEFAULT, Composed, Kept, build
 from perdure.processes import pool_of
 from perdure.settings import Count, checked
 
@@ -170,7 +170,7 @@ def _run(
     ray: str | None,
     note: Callable[[str], None],
 ) -> list[TaskRecord]:
-    """Learn what the bank lacks, commit it in order, then the step that is taken together."""
+    """Learn what the bank lacks, commit it in order, then the second step."""
     missing = [name for name in request.sources if name not in bank.concepts]
     threads = torch.get_num_threads() if ray else torch.get_num_threads() // processes
     jobs = []
@@ -194,8 +194,8 @@ def _run(
             note(sentence)
         _take_over(bank, job)
     method = build(bank.method, **bank.config)
-    if isinstance(method, Together):
-        _together(opened, bank, method, request)
+    if isinstance(method, Composed):
+        _compose(opened, bank, method, request)
     bank.clear_workspace()
     return [task for task in bank.tasks if task.concepts[0] in request.sources]
 
@@ -269,8 +269,8 @@ def _take_over(bank: Bank, job: Job) -> None:
     shutil.rmtree(job.bank)
 
 
-def _together(base: Base, bank: Bank, method: Together, request: Request) -> None:
-    """The step that is taken together, with the pictures of all concepts of the request."""
+def _compose(base: Base, bank: Bank, method: Composed, request: Request) -> None:
+    """The second step, with the pictures of all concepts of the request."""
     settings = make_settings(advised(base.hints, bank.method), request.settings)
     with base.session(targets=method.targets) as session:
         latents = {
@@ -283,19 +283,19 @@ def _together(base: Base, bank: Bank, method: Together, request: Request) -> Non
             )
             for name, files in request.sources.items()
         }
-        together, _ = learn_together(
+        composition, _ = learn_composition(
             session,
             method,
             [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()],
             bank.tokens(),
-            bank.together(),
+            bank.composition(),
             templates_of(bank.tasks),
             latents,
             replace(settings, seed=seed_for_concepts(settings.seed, list(request.sources))),
-            folder=bank.workspace / "together",
+            folder=bank.workspace / "composition",
         )
-    if together is not None:
-        bank.set_together(together)
+    if composition is not None:
+        bank.set_composition(composition)
 
 
 def _open(base: str | Path | Opener) -> Base:

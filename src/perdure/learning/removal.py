@@ -7,7 +7,7 @@ from pathlib import Path
 from perdure.bank import Bank
 from perdure.bank_format import composed
 from perdure.errors import PerdureError
-from perdure.methods import Kept, Together, build
+from perdure.methods import Composed, Kept, build
 
 __all__ = ["remove"]
 
@@ -22,13 +22,13 @@ def remove(bank: Bank | Path | str, concept: str) -> tuple[str, ...]:
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     with bank.lock(verb="remove"):
         kept = [Kept(concepts=names, tensors=tensors) for names, tensors in bank.kept()]
-        method, together = build(bank.method, **bank.config), None
-        if isinstance(method, Together):
-            together = method.without(bank.together(), concept)
+        method, composition = build(bank.method, **bank.config), None
+        if isinstance(method, Composed):
+            composition = method.without(bank.composition(), concept)
         try:
             if concept in bank.concepts:
                 method.check_removable(kept, concept)
         except ValueError as error:
             raise PerdureError(f"{error}.") from error
-        bank.remove(concept, together=together)
+        bank.remove(concept, composition=composition)
     return bank.concepts

@@ -20,7 +20,7 @@ from perdure.bank import Bank
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.learning.pictures import read_pictures
+from perdure.learning.photos import read_pictures
 from perdure.machine import environment
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import TaskMatrix
@@ -171,7 +171,7 @@ def evaluate(
                 "mmd_change": mmd(first_features, features),
                 "base_drift": apart,
             }
-            if encoder.tokenizer is not None:
+            if encoder.reads_texts:
                 words = encoder.texts([text.format(_article(noun)) for text in contexts])
                 seen = encoder.pictures(shown)
                 cell |= {

@@ -1,8 +1,8 @@
 """Continual-learning methods: one file, one paper."""
 
+from perdure.methods.composed import Composed
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Shapes
 from perdure.methods.registry import DEFAULT, METHODS, build
-from perdure.methods.together import Together
 
 __all__ = [
     "DEFAULT",
@@ -12,6 +12,6 @@ __all__ = [
     "Learner",
     "Method",
     "Shapes",
-    "Together",
+    "Composed",
     "build",
 ]

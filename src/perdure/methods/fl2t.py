@@ -1,4 +1,4 @@
-"""FL2T: concepts learned apart, in any order or at once, then composed together (arXiv 2601.01963).
+"""FL2T: concepts learned apart, in any order or at once, then composed (arXiv 2601.01963).
 
 Step 1, each concept alone:   dW_g = A_g B_g, its token, C_g = mean of its encoded tokens
 Step 2, the adapters frozen:  P^  = decoder(tgt = {P_g}, memory = states of the prompt)
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from perdure.adapters.delta import Delta, without_autocast
 from perdure.adapters.prompts import Prompts
 from perdure.methods.cidm import psi, weighted
+from perdure.methods.composed import Composed
 from perdure.methods.protocol import (
     Deltas,
     Kept,
@@ -29,7 +30,6 @@ from perdure.methods.protocol import (
     keep_factors,
     low_rank_deltas,
 )
-from perdure.methods.together import Together
 from perdure.settings import Count, Limits, NotNegative
 
 Relevance = Literal["softmax", "paper", "code"]
@@ -205,7 +205,7 @@ class ComposeLearner(Learner):
         return {"deltas": list(self.parameters()), "tokens": []}
 
 
-class FL2T(Together):
+class FL2T(Composed):
     name = "fl2t"
     title = "FL2T: adapters learned apart, composed by proxies that attend to the prompt"
     paper = "arXiv 2601.01963, WACV 2026; our completion, see docs/methods/fl2t.md"
@@ -213,7 +213,7 @@ class FL2T(Together):
     independent = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(Together.Config):
+    class Config(Composed.Config):
         rank: Count = 16
         """Rank of every `A_g B_g`."""
         proxies: bool = True
@@ -268,17 +268,17 @@ class FL2T(Together):
         assert isinstance(learner, ApartLearner)
         return {**keep_factors(learner), **keep_encoded(learner.encoded)}
 
-    def together_settings(self) -> dict[str, Any] | None:
+    def composition_settings(self) -> dict[str, Any] | None:
         config = self.config
         return (
             {"steps": config.together_steps, "lr": config.together_lr} if config.proxies else None
         )
 
-    def start_together(
+    def start_composition(
         self,
         shapes: Shapes,
         kept: Sequence[Kept],
-        together: Mapping[str, Tensor],
+        composition: Mapping[str, Tensor],
         prompts: Prompts,
         generator: torch.Generator,
     ) -> Learner:
@@ -295,29 +295,29 @@ class FL2T(Together):
         of = [prompts.concepts(index)[0] for index in range(len(prompts.spoken))]
         return ComposeLearner(
             deltas,
-            self._module(together, len(C[names[0]]), generator),
-            {name: together.get(_PROXY + name, e) for name, e in C.items()},
+            self._module(composition, len(C[names[0]]), generator),
+            {name: composition.get(_PROXY + name, e) for name, e in C.items()},
             torch.stack(list(C.values())),
             prompts.states.float().cpu(),
             torch.tensor([names.index(name) for name in of]),
             self.config,
         )
 
-    def keep_together(self, learner: Learner) -> dict[str, Tensor]:
+    def keep_composition(self, learner: Learner) -> dict[str, Tensor]:
         assert isinstance(learner, ComposeLearner)
         module = {_MODULE + name: tensor for name, tensor in learner.module.state_dict().items()}
         proxies = {_PROXY + name: P for name, P in zip(learner.names, learner.P, strict=True)}
         kept = {**module, **proxies, _CENTRE: learner.centre}
         return {key: t.detach().cpu().clone() for key, t in kept.items()}
 
-    def without(self, together: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
-        return {key: tensor for key, tensor in together.items() if key != _PROXY + concept}
+    def without(self, composition: Mapping[str, Tensor], concept: str) -> dict[str, Tensor]:
+        return {key: tensor for key, tensor in composition.items() if key != _PROXY + concept}
 
     @torch.no_grad()
-    def mix_together(
+    def mix_composed(
         self,
         kept: Sequence[Kept],
-        together: Mapping[str, Tensor],
+        composition: Mapping[str, Tensor],
         spoken: Sequence[str],
         states: Tensor | None = None,
     ) -> Deltas:
@@ -326,11 +326,14 @@ class FL2T(Together):
         if states is None:
             raise ValueError("fl2t weighs its concepts by the prompt: pass the states of its words")
         C = encoded(kept)
-        middle = together.get(_CENTRE, centre(torch.stack(list(C.values())))).float()
+        middle = composition.get(_CENTRE, centre(torch.stack(list(C.values())))).float()
         states = states.float().cpu()[None] - middle
-        P = torch.stack([together.get(_PROXY + name, e).float() for name, e in C.items()]) - middle
-        if self.config.proxies and together:
-            module = self._module(together, P.shape[1], torch.Generator()).eval()
+        P = (
+            torch.stack([composition.get(_PROXY + name, e).float() for name, e in C.items()])
+            - middle
+        )
+        if self.config.proxies and composition:
+            module = self._module(composition, P.shape[1], torch.Generator()).eval()
             moved = module(P, states)
         else:
             moved = F.normalize(P, dim=-1)[None]
@@ -338,11 +341,13 @@ class FL2T(Together):
         return weighted(kept, torch.stack([sum_of(w, task) for task in kept]))
 
     def _module(
-        self, together: Mapping[str, Tensor], d: int, generator: torch.Generator
+        self, composition: Mapping[str, Tensor], d: int, generator: torch.Generator
     ) -> Proxies:
         module = Proxies(d, self.config.width, self.config.heads, generator)
         trained = {
-            key.removeprefix(_MODULE): t for key, t in together.items() if key.startswith(_MODULE)
+            key.removeprefix(_MODULE): t
+            for key, t in composition.items()
+            if key.startswith(_MODULE)
         }
         if trained:
             module.load_state_dict(trained)
@@ -363,7 +368,7 @@ def centre(C: Tensor) -> Tensor:
 
 
 def sum_of(w: Mapping[str, Tensor], task: Kept) -> Tensor:
-    """The weight of a task: that of its concepts together."""
+    """The weight of a task: that of all its concepts."""
     return torch.stack([w[name] for name in task.encoded()]).sum()
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from perdure.adapters import Token
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
+from perdure.hosts.diffusion.files import read_index
 from perdure.hosts.diffusion.identity import BaseIdentity
-from perdure.hosts.diffusion.opening import model_index, opened
+from perdure.hosts.diffusion.opening import opened
 from perdure.hosts.diffusion.session import Session
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.frozen import Frozen, Layer
@@ -49,6 +50,7 @@ class Base(Frozen):
         encoder_name: str | None = None,
         hints: Mapping[str, Any] | None = None,
         device: torch.device | None = None,
+        identity: BaseIdentity | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +63,7 @@ class Base(Frozen):
             hints: what the base's own `perdure.json` advises: `learning` for all methods and
                 `learning_of` one, `methods` (their options), `drawing`, `psnr`.
             device: where it computes; the CPU by default.
+            identity: where it is known already; it is taken from the weights otherwise.
         """
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
@@ -77,6 +80,7 @@ class Base(Frozen):
         self.objective = family.objective(pipeline)
         self._lock = threading.Lock()
         self._user: int | None = None
+        self._identity = identity
 
     @classmethod
     def open(
@@ -85,28 +89,39 @@ class Base(Frozen):
         *,
         device: str | torch.device | None = None,
         encoder: str | None = None,
+        dtype: str | torch.dtype | None = None,
+        config: str | Path | None = None,
     ) -> Base:
-        """Open `smallworld`, a diffusers folder, or a hub id of one of the families.
+        """Open `smallworld`, a diffusers folder, one `.safetensors` file, or a hub id.
 
         Args:
             name: which base.
             device: defaults to the accelerator where there is one, else the CPU.
             encoder: the metric encoder's folder or hub id. Defaults to what the folder's
                 `perdure.json` names, else to `openai/clip-vit-large-patch14`.
+            dtype: `float32`, `bfloat16` or `float16`. Defaults to what the folder's `perdure.json`
+                names, else to that of the denoiser's weights in its files. On a CPU, which has no
+                fast arithmetic in fp16, such a base computes in fp32.
+            config: of one file: a diffusers folder of the same model, with or without weights.
 
-        Raises PerdureError where the folder is missing, is no diffusers folder, is of another
-        family, or lacks a part.
+        The identity is of the stored values, whatever the dtype that they are opened in. Raises
+        PerdureError where the folder is missing, is no diffusers folder, is of another family, or
+        lacks a part.
         """
-        what = opened(name, device)
-        return cls(
-            what.pipeline,
-            what.family,
-            name=what.name,
-            encoder=encoder or what.encoder,
-            encoder_name=what.name if what.own_encoder and not encoder else None,
-            hints=what.hints,
-            device=what.device,
-        )
+        what = opened(name, device, dtype=dtype, config=config)
+        known: dict[str, Any] = {
+            "name": what.name,
+            "encoder": encoder or what.encoder,
+            "encoder_name": what.name if what.own_encoder and not encoder else None,
+            "hints": what.hints,
+        }
+        identity = None
+        if what.dtype != torch.float32:  # fp32 holds every stored value as it is
+            identity = cls(what.pipeline, what.family, **known).identity
+        what.family.prepare(what.pipeline, what.device)
+        with quietly():  # it warns of parts that are kept in fp32, also where there are none
+            what.pipeline.to(what.device, what.dtype)
+        return cls(what.pipeline, what.family, device=what.device, identity=identity, **known)
 
     @contextmanager
     def session(
@@ -150,6 +165,19 @@ class Base(Frozen):
         return self.family.denoiser(self.pipeline)
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the frozen weights are held in; adapters and optimiser are fp32 in any case."""
+        return next(self.denoiser.parameters()).dtype
+
+    @property
+    def fast_bf16(self) -> bool:
+        return self.dtype == torch.float32 and super().fast_bf16
+
+    def autocast(self) -> torch.autocast:
+        """bf16 where the base is fp32 and the hardware good at it, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
+
+    @property
     def readers(self) -> int:
         """How many modules read the encoders' states; 0 where the text is a stream."""
         return len(self.family.readers(self.pipeline))
@@ -183,6 +211,8 @@ class Base(Frozen):
     @cached_property
     def identity(self) -> BaseIdentity:
         """Name and hash: sha256 of keys and values, token tables and what the base predicts."""
+        if self._identity is not None:
+            return self._identity
         digest = hashlib.sha256(self.objective.prediction.encode())
         keys_values = self.named(KEYS_VALUES)  # in every set
         weights = [(name, self.pristine[name]) for name in keys_values]
@@ -198,7 +228,10 @@ class Base(Frozen):
         kind = self.family.pipeline_class(type(self.pipeline).__name__)
         with quietly():
             pipeline = kind.from_pretrained(
-                folder, use_safetensors=True, **self.family.arguments(model_index(Path(folder)))
+                folder,
+                dtype=self.dtype,
+                use_safetensors=True,
+                **self.family.arguments(read_index(Path(folder))),
             )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline.to(self.device)
@@ -217,14 +250,14 @@ class Base(Frozen):
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation (N, C, h, w) of the latents of pictures (N, 3, H, W) in [-1, 1]."""
         parts = [
-            self.family.to_latents(self.pipeline, part.to(self.device))
+            self.family.to_latents(self.pipeline, part.to(self.device, self.dtype))
             for part in pictures.split(4)
         ]
         means, deviations = zip(*parts, strict=True)
-        return torch.cat(means), torch.cat(deviations)
+        return torch.cat(means).float(), torch.cat(deviations).float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in [-1, 1] of latents (N, C, h, w)."""
-        parts = [self.family.to_pictures(self.pipeline, z) for z in latents.split(4)]
-        return torch.cat(parts).clamp(-1, 1)
+        parts = [self.family.to_pictures(self.pipeline, z.to(self.dtype)) for z in latents.split(4)]
+        return torch.cat(parts).float().clamp(-1, 1)

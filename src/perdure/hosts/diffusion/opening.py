@@ -1,31 +1,42 @@
-"""Open a base by name: the embedded one, a diffusers folder, or a hub id."""
+"""Open a base by name: the embedded one, a diffusers folder, one file, or a hub id."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from perdure.errors import PerdureError
-from perdure.hosts.diffusion.families import FAMILIES, family_of
+from perdure.hosts.diffusion.families import family_of
 from perdure.hosts.diffusion.family import Family
+from perdure.hosts.diffusion.files import (
+    SUFFIX,
+    pipeline_of,
+    read_index,
+    single_kind,
+    stored_dtype,
+    variant_of,
+)
 from perdure.quiet import quietly
 
-__all__ = ["Opened", "model_index", "opened"]
+__all__ = ["Opened", "opened"]
 
 SMALLWORLD = "smallworld"
 _WEIGHTS = Path(__file__).parents[2] / "smallworld" / "weights"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CLIP = "openai/clip-vit-large-patch14"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A pipeline on its device, and what its folder says of itself."""
+    """A pipeline as it is stored, and what its folder says of itself."""
 
     pipeline: Any
     family: Family
@@ -35,6 +46,9 @@ class Opened:
     """Does the folder name the metric encoder itself?"""
     hints: Mapping[str, Any]
     device: torch.device
+    """Where it is to go."""
+    dtype: torch.dtype
+    """What it is to compute in; the pipeline holds the values that are stored, on the CPU."""
 
 
 def default_device() -> torch.device:
@@ -44,65 +58,146 @@ def default_device() -> torch.device:
     return torch.device("cpu")
 
 
-def opened(name: str | Path, device: str | torch.device | None = None) -> Opened:
-    """Open `smallworld`, a diffusers folder, or a hub id; PerdureError as `Base.open`."""
-    text = str(name)
-    folder = _WEIGHTS / "base" if text == SMALLWORLD else Path(text).expanduser()
-    if text == SMALLWORLD and not folder.is_dir():
+def opened(
+    name: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    dtype: str | torch.dtype | None = None,
+    config: str | Path | None = None,
+) -> Opened:
+    """Open `smallworld`, a diffusers folder, one file, or a hub id; PerdureError as `Base.open`."""
+    text, asked = str(name), _dtype(dtype)
+    place = _device(device)
+    path = _WEIGHTS / "base" if text == SMALLWORLD else Path(text).expanduser()
+    if text == SMALLWORLD and not path.is_dir():
         raise PerdureError(
             "The weights of smallworld are not installed: reinstall perdure, or make them with "
             "`python -m perdure.smallworld.train`."
         )
-    if folder.is_dir():
-        where, index = str(folder), model_index(folder)
-    elif text.startswith((".", "/", "~")) or text.count("/") != 1:
-        raise PerdureError(
-            f"There is no base {text!r}: give 'smallworld', a diffusers folder, or a hub id such "
-            "as 'stable-diffusion-v1-5/stable-diffusion-v1-5'."
-        )
+    if config is not None and not path.is_file():
+        raise PerdureError(f"--config has no effect on {text}, which is no single file: leave it.")
+    if path.is_file():
+        family, pipeline, own = _of_file(path, config)
     else:
-        where, index = text, {"_class_name": FAMILIES[0].pipelines[0]}
-    kind = str(index["_class_name"])
-    family = family_of(kind, text)
-    hints = _hints(folder)
-    place = torch.device(device) if device is not None else default_device()
-    try:
-        with quietly():
-            pipeline = family.pipeline_class(kind).from_pretrained(
-                where, dtype=torch.float32, use_safetensors=True, **family.arguments(index)
-            )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise PerdureError(f"The base {text!r} cannot be opened: {_first_line(error)}") from error
+        family, pipeline, own = _of_folder(path if path.is_dir() else _fetched(text), text)
+    hints = _hints(path)
     pipeline.set_progress_bar_config(disable=True)
     family.check(pipeline)
-    family.prepare(pipeline, place)
-    pipeline.to(place)
-    own = "encoder" in hints
+    advised = hints.get("dtype")
+    if asked is None and advised is not None:
+        asked = _dtype(str(advised))
+    encoder = "encoder" in hints
+    known = path.exists() and text != SMALLWORLD
     return Opened(
         pipeline=pipeline,
         family=family,
-        name=folder.name if folder.is_dir() and text != SMALLWORLD else text,
-        encoder=str((folder / str(hints["encoder"])).resolve()) if own else _CLIP,
-        own_encoder=own,
+        name=(path.name if path.is_dir() else path.stem) if known else text,
+        encoder=str((path / str(hints["encoder"])).resolve()) if encoder else _CLIP,
+        own_encoder=encoder,
         hints=hints,
         device=place,
+        dtype=_fast(asked or own, place),
     )
 
 
-def model_index(folder: Path) -> dict[str, Any]:
-    """What `model_index.json` of a diffusers folder says; PerdureError where it is none."""
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise PerdureError(
-            f"{folder} is no diffusers folder: it has no model_index.json. Save the model with "
-            "diffusers' save_pretrained first."
+def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype]:
+    """Family, pipeline with the values that are stored, and the denoiser's stored dtype."""
+    index = read_index(folder)
+    kind = pipeline_of(index)
+    family = family_of(kind, text)
+    given = family.arguments(index)
+    encoders = [part for part in family.encoders if part not in given]
+    parts = (family.component, family.autoencoder, *encoders)
+    variant = variant_of(folder, parts)
+    stored = {part: stored_dtype(folder, part, variant) for part in parts}
+    own = stored[family.component]
+    with _refusing(text):
+        pipeline = family.pipeline_class(kind).from_pretrained(
+            folder,
+            dtype={**stored, "default": own},
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            **given,
         )
+    return family, pipeline, own
+
+
+def _of_file(file: Path, config: str | Path | None) -> tuple[Family, Any, torch.dtype]:
+    """As `_of_folder`, of one file with all weights."""
+    kind, own = single_kind(file)
+    family = family_of(kind, str(file))
+    if config is None or not Path(config).expanduser().is_dir():
+        raise PerdureError(
+            f"{file} holds weights alone: give with --config a diffusers folder of the same model "
+            "(model_index.json, configurations and tokenizers; weights are not needed)."
+        )
+    folder = Path(config).expanduser()
+    index = read_index(folder)
+    said = pipeline_of(index)
+    if said != kind:
+        raise PerdureError(f"{file} is a {kind}, but {folder} of --config is of a {said}.")
+    with _refusing(str(file)):
+        pipeline = family.pipeline_class(kind).from_single_file(
+            str(file),
+            config=str(folder),
+            dtype=own,
+            local_files_only=True,
+            **family.arguments(index),
+        )
+    return family, pipeline, own
+
+
+def _fetched(text: str) -> Path:
+    """The folder of a hub id in the hub's cache, downloaded once its family is known."""
+    if text.startswith((".", "/", "~")) or text.count("/") != 1 or text.endswith(SUFFIX):
+        raise PerdureError(
+            f"There is no base {text!r}: give 'smallworld', a diffusers folder, a .safetensors "
+            "file, or a hub id such as 'stable-diffusion-v1-5/stable-diffusion-v1-5'."
+        )
+    with _refusing(text):
+        family_of(str(DiffusionPipeline.load_config(text)["_class_name"]), text)
+    for variant in (None, "fp16", "bf16"):
+        try:
+            with quietly():
+                return Path(DiffusionPipeline.download(text, variant=variant, use_safetensors=True))
+        except (OSError, ValueError) as error:
+            last = error
+    raise PerdureError(f"The base {text!r} cannot be downloaded: {_first_line(last)}") from last
+
+
+@contextmanager
+def _refusing(text: str) -> Iterator[None]:
+    """What diffusers says against a base, in one sentence."""
     try:
-        content: dict[str, Any] = json.loads(index.read_text())
-        content["_class_name"]
-        return content
-    except (ValueError, KeyError) as error:
-        raise PerdureError(f"{index} is broken ({error}): download the base again.") from error
+        with quietly():
+            yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise PerdureError(f"The base {text!r} cannot be opened: {_first_line(error)}") from error
+
+
+def _dtype(given: str | torch.dtype | None) -> torch.dtype | None:
+    if given is None or given in DTYPES.values():
+        return given  # type: ignore[return-value]
+    if given not in DTYPES:
+        raise PerdureError(f"dtype is {given!r}, but must be one of {', '.join(DTYPES)}.")
+    return DTYPES[str(given)]
+
+
+def _device(given: str | torch.device | None) -> torch.device:
+    if given is None:
+        return default_device()
+    try:
+        device = torch.device(given)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise PerdureError(f"This machine has no device {given!r}: leave it out.") from error
+    return device
+
+
+def _fast(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """A CPU has no fast arithmetic in fp16, so such a base is opened there in fp32."""
+    return torch.float32 if dtype == torch.float16 and device.type == "cpu" else dtype
 
 
 def _hints(folder: Path) -> dict[str, Any]:

@@ -70,7 +70,18 @@ class Vocabulary:
         self.pipeline, self.name, self._attribute = pipeline, encoder, tokenizer
         self.pristine = self.tokenizer = getattr(pipeline, tokenizer)
         self.own = len(self.tokenizer)
+        self._mend_end()
         self.length = length or int(self.tokenizer.model_max_length)
+
+    def _mend_end(self) -> None:
+        """CLIP's old configurations name a wrong end token (2), and then the pooled state is that
+        of the highest id of a prompt: an added word's, where there is one, and not the end's."""
+        encoder, end = getattr(self.pipeline, self.name), self.tokenizer.eos_token_id
+        if end is not None and getattr(encoder.config, "eos_token_id", None) == 2:
+            encoder.config.eos_token_id = end
+            for module in encoder.modules():
+                if getattr(module, "eos_token_id", None) == 2:
+                    module.eos_token_id = end
 
     @property
     def table(self) -> nn.Embedding:

@@ -3,11 +3,12 @@
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.families.sd import StableDiffusion
 from perdure.hosts.diffusion.families.sd3 import StableDiffusion3
+from perdure.hosts.diffusion.families.sdxl import StableDiffusionXL
 from perdure.hosts.diffusion.family import Family
 
 __all__ = ["FAMILIES", "family_of"]
 
-FAMILIES: tuple[Family, ...] = (StableDiffusion(), StableDiffusion3())
+FAMILIES: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL(), StableDiffusion3())
 
 
 def family_of(pipeline: str, where: str) -> Family:

@@ -76,10 +76,12 @@ class UNet(Family):
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
         with self.reading(pipeline, conditioning.by_layer, len(noised)):
+            held = pipeline.unet.dtype  # of a base in fp32 autocast decides
+            states = conditioning.states
             said: Tensor = pipeline.unet(
-                noised,
+                noised if held == torch.float32 else noised.to(held),
                 t,
-                encoder_hidden_states=conditioning.states,
+                encoder_hidden_states=states if held == torch.float32 else states.to(held),
                 added_cond_kwargs=self.beside(pipeline, conditioning, size),
             ).sample
         return said

@@ -16,9 +16,9 @@ from perdure.learning.latents import Latents
 from perdure.learning.loop import Progress, train
 from perdure.learning.moments import SUBJECTS, TEMPLATES
 from perdure.learning.settings import LearnSettings
-from perdure.methods import Kept, Together
+from perdure.methods import Composed, Kept
 
-__all__ = ["learn_together", "prompts_of"]
+__all__ = ["learn_composition", "prompts_of"]
 
 
 EVERYDAY = 8
@@ -63,12 +63,12 @@ def prompts_of(templates: Mapping[str, Sequence[str]], seed: int) -> list[str]:
     return texts
 
 
-def learn_together(
+def learn_composition(
     session: Session,
-    method: Together,
+    method: Composed,
     kept: Sequence[Kept],
     tokens: Mapping[str, Token],
-    together: Mapping[str, Tensor],
+    composition: Mapping[str, Tensor],
     templates: Mapping[str, Sequence[str]],
     latents: Mapping[str, Latents],
     settings: LearnSettings,
@@ -76,21 +76,21 @@ def learn_together(
     folder: Path,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
-    """What replaces ``together``, or None where the step is switched off, and facts about the run.
+    """What replaces ``composition`` (None where the step is switched off), and facts of the run.
 
     Args:
         session: its target layers are the method's.
         method: of the bank.
         kept: every task of the bank, the new ones among them.
         tokens: every concept's token.
-        together: what the bank holds now.
+        composition: what the bank holds now.
         templates: every concept's own prompts, those that it was taught with.
         latents: of the concepts whose pictures are there.
-        settings: of the learn; the method's `together_settings` overrule them.
+        settings: of the learn; the method's `composition_settings` overrule them.
         folder: gets a checkpoint of its own and the log; a checkpoint there is gone on from.
         report: called after every step.
     """
-    own = method.together_settings()
+    own = method.composition_settings()
     if own is None:
         return None, {}
     settings = replace(settings, **own)
@@ -100,14 +100,14 @@ def learn_together(
     with torch.no_grad():
         parts = [session.conditioning(texts[i : i + 32]).prompts for i in range(0, len(texts), 32)]
     prompts = Prompts.joined(parts)
-    learner = method.start_together(
+    learner = method.start_composition(
         session.shapes,
         kept,
-        together,
+        composition,
         prompts,
         torch.Generator().manual_seed(settings.seed),
     )
     folder.mkdir(parents=True, exist_ok=True)
     facts: dict[str, Any] = train(session, learner, latents, settings, folder=folder, report=report)
     facts["parameters"] = sum(parameter.numel() for parameter in learner.parameters())
-    return method.keep_together(learner), facts
+    return method.keep_composition(learner), facts
