@@ -18,6 +18,7 @@ from tiny_pipelines import make_sd3, make_sdxl
 import perdure
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
+from perdure.learning import loop
 from perdure.methods import METHODS
 
 FAMILIES = {
@@ -106,10 +107,12 @@ def test_a_family_and_a_method_from_the_first_picture_to_the_export(
     bases: dict[str, perdure.Base],
     drawings: Path,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(loop, "LOOKS", 2)
     base, before = bases[family], weights(bases[family])
     known = {"method": method, "options": options(method), "token": kind}
-    loop = {"steps": 2, "checkpoint_every": 1, "lr": 0.05}
+    short = {"steps": 2, "checkpoint_every": 1, "lr": 0.05}
     both = {name: drawings / name for name in ("ada", "bo")}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     tasks = [both] if METHODS[method].all_at_once else [{n: path} for n, path in both.items()]
@@ -120,15 +123,15 @@ def test_a_family_and_a_method_from_the_first_picture_to_the_export(
 
     for task in tasks[:-1]:
         for bank in (whole, cut):
-            perdure.learn(base, bank, task, **known, **loop)
+            perdure.learn(base, bank, task, **known, **short)
     early = (
         perdure.draw(base, whole, "a photo of <ada>", seeds=3, **DRAWING)
         if len(tasks) > 1
         else None
     )
-    perdure.learn(base, whole, tasks[-1], **known, **loop)
+    perdure.learn(base, whole, tasks[-1], **known, **short)
     with pytest.raises(PlugPulled):
-        perdure.learn(base, cut, tasks[-1], report=pull, **known, **loop)
+        perdure.learn(base, cut, tasks[-1], report=pull, **known, **short)
     perdure.resume(base, cut)
 
     one, other = perdure.Bank.open(whole), perdure.Bank.open(cut)

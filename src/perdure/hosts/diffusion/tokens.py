@@ -200,6 +200,8 @@ class Vocabulary:
         """Within the block the pipeline's own tokenizer and table hold these rows (1, d), so that
         it can be saved with them."""
         encoder, before = getattr(self.pipeline, self.name), self.table
+        own, count = before.weight.data, before.num_embeddings
+        before.weight.data = own.clone()  # resizing may change it in place, or leave it as it is
         tokenizer = copy.deepcopy(self.pristine)
         tokenizer.add_tokens([self._word(name) for name in rows], special_tokens=False)
         size = max(len(tokenizer), before.num_embeddings)
@@ -212,8 +214,9 @@ class Vocabulary:
             yield
         finally:
             setattr(self.pipeline, self._attribute, self.pristine)
+            before.weight.data, before.num_embeddings = own, count
             encoder.set_input_embeddings(before)
-            encoder.config.vocab_size = before.num_embeddings
+            encoder.config.vocab_size = count
 
     def ends(self, ids: Tensor) -> tuple[int, ...]:
         """The position of each prompt's end token, of ids (N, positions)."""
