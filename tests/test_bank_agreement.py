@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from host_parts import words
 
 from perdure.bank import Bank, BaseIdentity
 from perdure.cli.banks import list_concepts
@@ -34,7 +35,7 @@ def add(bank: Bank, *names: str) -> None:
     bank.commit(
         concepts=names,
         tensors={f"{LAYER}/A": torch.ones(4, 2), f"{LAYER}/B": torch.ones(2, 3)},
-        rows={name: torch.ones(1, 6) for name in names},
+        tokens=words({name: torch.ones(1, 6) for name in names}),
         facts=facts,
         method=bank.method,
         config=bank.config,
@@ -112,7 +113,7 @@ def test_what_a_concepts_file_knows_better_is_said_with_the_difference(
     first = bank.concepts[0]
     for read in (
         lambda: bank.read(first),
-        lambda: bank.rows()[first],
+        lambda: bank.tokens()[first],
         lambda: dict(bank.kept()[0][1]),
         lambda: bank.metadata(first),
     ):

@@ -88,7 +88,9 @@ def test_moments_are_the_mean_of_products_of_all_inputs(kind: str) -> None:
     pixels = backbone.preprocessing.plain(list(coloured([0, 1, 2])[0]))
     name = list(backbone.layers)[-1]
     seen: list[Tensor] = []
-    handle = backbone.layers[name].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    handle = backbone.layers[name].module.register_forward_pre_hook(
+        lambda m, args: seen.append(args[0])
+    )
     backbone.features(pixels)
     handle.remove()
     x = seen[0].reshape(-1, 16).double()
@@ -110,7 +112,9 @@ def test_moments_stay_in_fp32_where_features_are_computed_in_bf16(
     pixels = backbone.preprocessing.plain(list(coloured([0, 1, 2])[0]))
     name = list(backbone.layers)[0]
     seen: list[Tensor] = []
-    handle = backbone.layers[name].register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    handle = backbone.layers[name].module.register_forward_pre_hook(
+        lambda m, args: seen.append(args[0])
+    )
     backbone.features(pixels)
     handle.remove()
     x = seen[0].reshape(-1, 16).double()

@@ -23,7 +23,8 @@ assert (one.is_progress_bar_enabled(), other.is_progress_bar_enabled()) == (Fals
 
 
 def test_importing_and_opening_a_base_prints_nothing_and_leaves_the_settings_alone() -> None:
-    spoken = {"TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"}
+    bars = {"HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE"}
+    spoken = {"TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", *bars}
     plain = {name: value for name, value in os.environ.items() if name not in spoken}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=plain, check=False

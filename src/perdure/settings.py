@@ -48,9 +48,13 @@ class Limits:
     most: float | None = None
 
     def hold(self, value: float) -> bool:
-        """Is the value inside?"""
+        """Is the value inside? A whole number beyond all floats is not."""
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            return False
         return (
-            (isinstance(value, Integral) or math.isfinite(value))
+            finite
             and (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)

@@ -235,9 +235,11 @@ def bank_for(
         path = Path(bank)
         if not (path / "bank.json").exists():
             made = build_method(method or DEFAULT, base, options)
+            check_suits(base, made)
             config = made.describe()["config"]
             return Bank.open_or_create(path, base=base.identity, method=made.name, config=config)
         bank = Bank.open(path)
+    check_suits(base, build(bank.method, **bank.config))
     if method is not None or options:
         asked = method or bank.method
         known = bank.config if asked == bank.method else {}
@@ -245,6 +247,15 @@ def bank_for(
         if made.describe() != build(bank.method, **bank.config).describe():
             bank.check_method(made.name, made.describe()["config"])
     return bank
+
+
+def check_suits(base: Base, method: Method) -> None:
+    """PerdureError where the method needs layers that read the prompt, and the base has none."""
+    if not base.readers and (why := method.needs_prompt_layers()):
+        raise PerdureError(
+            f"{method.name} cannot learn on {base.family.title}, whose text is a stream that every "
+            f"block changes: {why}."
+        )
 
 
 def at_once(bank: Path | str, method: str | None = None) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from perdure.bank import Bank, TaskRecord
-from perdure.errors import PerdureError
 from perdure.hosts.diffusion.session import Session
 from perdure.methods.protocol import Moments
 from perdure.totals import running_total
@@ -92,15 +91,7 @@ def moments(
             however many concepts there are.
 
     All positions count, the begin, end and padding ones too: the layers read them all.
-    PerdureError where a target layer reads something else.
     """
-    for name, layer in session.base.layers.items():
-        if layer.reads != "prompt":
-            raise PerdureError(
-                f"The layer {name} does not read the prompt's states, so what it reads of past "
-                "concepts is not known from prompts: choose a method without moments, such as "
-                "gated or c-lora."
-            )
     total, count = _summed(session, CAPTIONS), float(len(CAPTIONS))
     if past is not None and past.concepts:
         total = total + weight * _of_concepts(session, past, total)

@@ -171,7 +171,7 @@ def evaluate(
                 "mmd_change": mmd(first_features, features),
                 "base_drift": apart,
             }
-            if encoder.tokenizer is not None:
+            if encoder.reads_texts:
                 words = encoder.texts([text.format(_article(noun)) for text in contexts])
                 seen = encoder.pictures(shown)
                 cell |= {

@@ -147,6 +147,11 @@ class MetricEncoder:
             return self.pictures(batch)
         return self._encoded(batch, self._identify)
 
+    @property
+    def reads_texts(self) -> bool:
+        """Does it have a text tower?"""
+        return self.tokenizer is not None
+
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Text embeddings (N, d), of length 1; a text longer than the text tower is cut.

@@ -231,6 +231,11 @@ class CIDM(Method):
             shared.append(Shared(G, leading_rows(G, config.shared, generator), d_out))
         return CIDMLearner(deltas, rows, past_A, shared, config)
 
+    def needs_prompt_layers(self) -> str:
+        if self.layerwise:
+            return "no layer has a row of the token of its own: set layerwise_tokens=false"
+        return ""
+
     def past(self, kept: Sequence[Kept]) -> Deltas:
         return {}  # every task trains on the untouched base
 

@@ -261,6 +261,11 @@ class FL2T(Composed):
             )
         return ApartLearner(low_rank_deltas(shapes, self.config.rank, generator), rows)
 
+    def needs_prompt_layers(self) -> str:
+        if self.config.nu and self.config.proxies:
+            return "its preservation of keys and values is not known from prompts: set nu=0"
+        return ""
+
     def past(self, kept: Sequence[Kept]) -> Deltas:
         return {}  # every concept trains on the untouched base
 

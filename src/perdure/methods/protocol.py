@@ -197,6 +197,13 @@ class Method(ABC):
         the new ones; none unless a method says otherwise."""
         return 0
 
+    def needs_prompt_layers(self) -> str:
+        """Why layers must read the encoders' states as they are, and what helps where none does;
+        empty where they need not."""
+        if self.needs_moments:
+            return "what it reads of past concepts is not known from prompts: choose another method"
+        return ""
+
     @abstractmethod
     def start(
         self,
