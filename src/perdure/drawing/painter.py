@@ -20,7 +20,7 @@ from perdure.drawing.settings import DrawSettings
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
-from perdure.hosts.diffusion.tokens import known_in
+from perdure.hosts.diffusion.tokens import check_words, known_in
 from perdure.methods import Composed, Deltas, build
 from perdure.outputs import output_folder
 from perdure.settings import Limits, checked
@@ -192,8 +192,8 @@ class Painter:
             folder: must not exist, or be empty.
             spoken: for a method whose mixture depends on the prompt, the concepts to fold for.
 
-        Raises PerdureError where the folder is in use or cannot be made, or such a method is given
-        no concept.
+        Raises PerdureError where the folder is in use or cannot be made, a token is a state, or
+        such a method is given no concept.
         """
         for name in spoken:
             if name not in self.tokens:
@@ -213,6 +213,7 @@ class Painter:
                 f"What {method.name} draws depends on the concepts in the prompt, so it "
                 "cannot be folded for all of them: name the concepts to fold with --concept."
             )
+        check_words(self.tokens)
         folder = output_folder(folder)
         if any(folder.iterdir()):
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from perdure.adapters.prompts import STATE, WORD, Token
 from perdure.errors import PerdureError
 
-__all__ = ["Tokens", "Vocabulary", "known_in", "spoken_in"]
+__all__ = ["Tokens", "Vocabulary", "check_words", "known_in", "spoken_in"]
 
 _TOKEN = re.compile(r"<([^<>\s]+)>")
 _WEIGHT = re.compile(  # <lora:x:1>; (<ada>:1.3), but not (at 12:30)
@@ -37,6 +37,16 @@ def spoken_in(prompt: str) -> list[str]:
     ['rex', 'bo']
     """
     return list(dict.fromkeys(_TOKEN.findall(unicodedata.normalize("NFC", prompt))))
+
+
+def check_words(tokens: Mapping[str, Token]) -> None:
+    """PerdureError where a token is a state, which no pipeline can be saved with."""
+    for name, token in tokens.items():
+        if token.kind == STATE:
+            raise PerdureError(
+                f"<{name}> is a state, for which a pipeline has no place: draw from the bank "
+                "itself, or learn with --token word."
+            )
 
 
 def known_in(prompt: str, known: Collection[str]) -> list[str]:
@@ -302,12 +312,7 @@ class Tokens:
 
         PerdureError where a token is a state, which a pipeline has no place for.
         """
-        for name, token in self.known.items():
-            if token.kind == STATE:
-                raise PerdureError(
-                    f"<{name}> is a state, for which a pipeline has no place: draw from the bank "
-                    "itself, or learn with --token word."
-                )
+        check_words(self.known)
         with ExitStack() as stack:
             for v in self.vocabularies:
                 part = f"{WORD}/{v.name}"
