@@ -69,10 +69,10 @@ def test_concepts_learned_on_a_cluster_are_those_learned_here(
     there, here = (Bank.open(tmp_path / name) for name in ("cluster", "here"))
     assert there.concepts == here.concepts
     for one, other in zip(there.tasks, here.tasks, strict=True):
-        (tensors, rows), (known, known_rows) = there.read(one), here.read(other)
-        assert tensors.keys() == known.keys() and rows.keys() == known_rows.keys()
+        (tensors, tokens), (known, its) = there.read(one), here.read(other)
+        assert tensors.keys() == known.keys() and tokens.keys() == its.keys()
         assert all(torch.equal(tensors[name], known[name]) for name in known)
-        assert all(torch.equal(rows[name], known_rows[name]) for name in known_rows)
+        assert all(torch.equal(tokens[name].rows, its[name].rows) for name in its)
 
 
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:

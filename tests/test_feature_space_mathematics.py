@@ -1,5 +1,6 @@
 """Feature-space against explicit sums (see docs/methods/feature-space.md)."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from host_parts import words
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from perdure.bank import Bank
@@ -258,9 +261,13 @@ def test_a_bank_from_before_an_option_was_there_goes_on_with_its_default(
     base = Base.open(tiny, device="cpu")
     learning = {"method": "feature-space", "options": {"rank": 2}, "steps": 1}
     teaching.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, **learning)
-    index = tmp_path / "bank" / "bank.json"
+    index, file = tmp_path / "bank" / "bank.json", Bank.open(tmp_path / "bank").concept_file("ada")
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["perdure"])
     said = json.loads(index.read_text())
-    assert said["config"].pop("gather") == "sum"
+    assert said["config"].pop("gather") == about["config"].pop("gather") == "sum"
+    save_file(load_file(file), file, {"perdure": json.dumps(about)})
+    said["tasks"][0]["concepts"][0]["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     index.write_text(json.dumps(said))
     teaching.learn(base, tmp_path / "bank", {"bo": drawings / "bo"}, **learning)
     learning["options"] = {"rank": 2, "gather": "mean"}

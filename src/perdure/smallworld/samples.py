@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from perdure.durable import replacing
 from perdure.errors import PerdureError
 from perdure.outputs import output_folder
 from perdure.smallworld.unnamed import style_references
@@ -40,9 +40,8 @@ def _write(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
     paths = [folder / f"{k:02d}.png" for k in range(len(pictures))]
     missing = [place for place in zip(paths, pictures, strict=True) if not _there(*place)]
     for path, picture in missing:
-        partial = path.with_suffix(".partial")
-        Image.fromarray(picture).save(partial, "PNG")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            Image.fromarray(picture).save(partial, "PNG")
     return paths
 
 
