@@ -34,9 +34,12 @@ HINTS = {"learning": {"batch_size": 2}, "drawing": {"steps": 2, "guidance": 3.0}
 SENTENCE = "a photo of a dog in the snow next to a person at night"
 
 
-def make_sdxl(folder: Path) -> Path:
-    """Two CLIPs whose configurations name the old, wrong end token, as the published ones do."""
+def make_sdxl(folder: Path, *, zeros: bool = True, **of_vae: Any) -> Path:
+    """Two CLIPs whose configurations name the old, wrong end token, as the published ones do, and
+    whose second tokenizer pads with an ordinary token. ``zeros`` is what an empty prompt is."""
     torch.manual_seed(0)
+    second = make_tokenizer()
+    second.pad_token = second.convert_ids_to_tokens(0)
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
@@ -56,15 +59,15 @@ def make_sdxl(folder: Path) -> Path:
     )
     pipeline = StableDiffusionXLPipeline(
         unet=unet,
-        vae=autoencoder(scaling_factor=0.13),
+        vae=autoencoder(scaling_factor=0.13, **of_vae),
         scheduler=EulerDiscreteScheduler(
             beta_schedule="scaled_linear", timestep_spacing="trailing"
         ),
         text_encoder=clip(CLIPTextModel, 16, end=2),
         tokenizer=make_tokenizer(),
         text_encoder_2=clip(CLIPTextModelWithProjection, 24, end=2),
-        tokenizer_2=make_tokenizer(),
-        force_zeros_for_empty_prompt=True,
+        tokenizer_2=second,
+        force_zeros_for_empty_prompt=zeros,
     )
     return saved(pipeline, folder)
 
@@ -144,7 +147,7 @@ def of_t5(width: int) -> tuple[Any, Any]:
     return tokenizer, T5EncoderModel(config)
 
 
-def autoencoder(**config: float) -> AutoencoderKL:
+def autoencoder(**config: Any) -> AutoencoderKL:
     """Three levels, four channels of latents."""
     return AutoencoderKL(
         block_out_channels=(8, 8, 8),
