@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint types base clean
+.PHONY: demo test test-slow lint types base base-flow clean
 
 demo: .venv/installed
 	$(BIN)/perdure demo --out demo-out
@@ -25,6 +25,12 @@ types: .venv/installed
 base: .venv/installed
 	for stage in data clip vae unet assemble vision further; do \
 	  $(BIN)/python -m perdure.smallworld.train $$stage || exit 1; done
+
+# Train smallworld-flow's weights (days on two cores); resumes where it was stopped.
+base-flow: .venv/installed
+	$(BIN)/python -m perdure.smallworld.flow scenes --chunks 60
+	$(BIN)/python -m perdure.smallworld.flow train --compile
+	$(BIN)/python -m perdure.smallworld.flow export
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,7 @@
 """Stages that start from the shipped weights, train one part further and write it back in place.
 
-`vision` leaves the text tower and the base alone, `decoder` leaves every latent as it is, and
-`further` trains the U-Net; so none of them makes another part stale.
+`vision` and `shape` leave the text tower and the base alone, `decoder` leaves every latent as it
+is, and `further` trains the U-Net; so none of them makes another part stale.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def _pipeline(weights: Path) -> StableDiffusionPipeline:
     )
 
 
-def improve_vision(folder: Path, schedule: Schedule, weights: Path) -> None:
-    """The metric encoder's image tower and identity head."""
+def improve_vision(folder: Path, schedule: Schedule, weights: Path, shape: bool = False) -> None:
+    """The metric encoder's image tower and identity head; with ``shape`` failures are nobody."""
     model = IdentityClip()
     shipped = CLIPModel.from_pretrained(
         weights / "encoder", dtype=torch.float32, use_safetensors=True
@@ -40,7 +40,7 @@ def improve_vision(folder: Path, schedule: Schedule, weights: Path) -> None:
     model.clip.load_state_dict(shipped.state_dict())
     head = load_file(weights / "encoder" / "identity_head.safetensors")["weight"]
     model.identity.weight.data.copy_(head)
-    train_vision(model, folder, schedule)
+    train_vision(model, folder, schedule, shape)
     if leads():
         write_encoder(model, weights / "encoder")
 

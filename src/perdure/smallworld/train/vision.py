@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perdure import precision
+from perdure.smallworld.failures import spoiled
 from perdure.smallworld.recognition import candidates
 from perdure.smallworld.train.clip import IdentityClip, contrast
 from perdure.smallworld.train.loop import Schedule, train
@@ -57,6 +58,7 @@ class _Reading(nn.Module):
         self.readers = nn.ModuleDict(
             {name: nn.Linear(width, len(words)) for name, words in _WORDS.items()}
         )
+        self.nobody = nn.Parameter(torch.randn(model.identity.out_features))
 
 
 def _scenes(rng: np.random.Generator) -> list[Scene]:
@@ -85,8 +87,22 @@ def _reading_loss(readers: nn.ModuleDict, pooled: Tensor, scenes: list[Scene]) -
     return total
 
 
-def train_vision(model: IdentityClip, folder: Path, schedule: Schedule) -> None:
-    """Train the image tower, both projections and the identity head of ``model`` in place."""
+def _nobody_loss(who: Tensor, spoilt: Tensor, nobody: Tensor) -> Tensor:
+    """Identity features of spoiled pictures fall on one direction, from which those of others keep
+    away: whatever fails is alike to whatever fails, and to nobody. All are of length 1."""
+    towards = F.normalize(nobody, dim=0)
+    own = (who * spoilt).sum(1).relu().square()
+    return (1 - spoilt @ towards).mean() + (who @ towards).relu().square().mean() + own.mean()
+
+
+def train_vision(
+    model: IdentityClip, folder: Path, schedule: Schedule, shape: bool = False
+) -> None:
+    """Train the image tower, both projections and the identity head of ``model`` in place.
+
+    With ``shape`` half of the pictures are also seen as drawings fail (`failures`), and must be
+    nobody.
+    """
     model.clip.text_model.requires_grad_(False)
     torch.manual_seed(5)
     reading = _Reading(model)
@@ -110,6 +126,9 @@ def train_vision(model: IdentityClip, folder: Path, schedule: Schedule) -> None:
             if len(scenes[index].identities) == 1 and found and len(asked) < COMPARED:
                 asked.append((int(index), *found))
         with precision.autocast(torch.device("cpu")):
+            if shape:
+                bad = torch.from_numpy(spoiled(pixels[:VISION_PAIRS].numpy(), rng))
+                spoilt = model.see(bad.permute(0, 3, 1, 2).float() / 255)[1]
             image, who, pooled = model.see(pixels.permute(0, 3, 1, 2).float() / 255)
             said = texts([scene.caption(rng) for scene in scenes])
             choices = texts([text for _, prompts, _ in asked for text in prompts])
@@ -134,6 +153,11 @@ def train_vision(model: IdentityClip, folder: Path, schedule: Schedule) -> None:
             "compared": compared.item(),
             "read": reading_loss.item(),
         }
-        return words + people + compared + 0.5 * reading_loss, facts
+        loss = words + people + compared + 0.5 * reading_loss
+        if shape:
+            nobody = _nobody_loss(who[:half], spoilt, reading.nobody)
+            facts |= {"nobody": nobody.item(), "kept": (who[:half] * spoilt).sum(1).mean().item()}
+            loss = loss + nobody
+        return loss, facts
 
     train(reading, loss_of, schedule=schedule, folder=folder, seed=5)

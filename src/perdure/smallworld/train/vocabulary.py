@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -40,11 +41,11 @@ def _merges(vocabulary: list[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def make_tokenizer() -> CLIPTokenizer:
-    """A CLIPTokenizer for the world's words; other text falls back to letters."""
+def make_tokenizer(more: Sequence[str] = ()) -> CLIPTokenizer:
+    """A CLIPTokenizer for the world's words and ``more``; other text falls back to letters."""
     letters = sorted(ByteLevel.alphabet())
     vocabulary = [*letters, *(letter + "</w>" for letter in letters)]
-    merges = _merges([word for word in words() if len(word) > 1])
+    merges = _merges([word for word in [*words(), *more] if len(word) > 1])
     vocabulary += dict.fromkeys("".join(pair) for pair in merges)
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     ids = {symbol: i for i, symbol in enumerate(vocabulary)}

@@ -1,0 +1,1 @@
+"""smallworld-flow, a small Stable Diffusion 3: `python -m perdure.smallworld.flow`."""
