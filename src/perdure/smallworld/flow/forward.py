@@ -9,10 +9,11 @@ between bf16 products, which is also what a compiler can fuse.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import SD3Transformer2DModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 __all__ = ["block_forward", "predict"]
@@ -30,20 +31,20 @@ def _added(x: Tensor, gate: Tensor, change: Tensor) -> Tensor:
     return (x.float() + gate[:, None] * change.float()).to(change.dtype)
 
 
-def _rms(x: Tensor, norm: nn.Module) -> Tensor:
+def _rms(x: Tensor, norm: Any) -> Tensor:
     wide = x.float()
     scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + norm.eps)
     return (wide * scale * norm.weight.float()).to(x.dtype)
 
 
-def _feed_forward(ff: nn.Module, x: Tensor) -> Tensor:
+def _feed_forward(ff: Any, x: Tensor) -> Tensor:
     inner = ff.net[0].proj(x).float()
     # GELU by tanh, written as a sigmoid, whose exponential costs half of a tanh
     slope = (inner * (1.5957691216 + 0.0713548162726 * inner.square())).sigmoid()
     return ff.net[2]((inner * slope).to(x.dtype))
 
 
-def _attend(attn: nn.Module, picture: Tensor, text: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _attend(attn: Any, picture: Tensor, text: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     batch, heads = len(picture), attn.heads
 
     def split(x: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def _attend(attn: nn.Module, picture: Tensor, text: Tensor, bias: Tensor) -> tup
 
 
 def block_forward(
-    block: nn.Module, picture: Tensor, text: Tensor, activated: Tensor, bias: Tensor
+    block: Any, picture: Tensor, text: Tensor, activated: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """One block's pass; compile this one function and every block runs what was compiled."""
     dtype = picture.dtype

@@ -10,6 +10,7 @@ import json
 import time
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def train_on_gpu(
     def collect(least: int) -> None:
         """Take in what is rendered, until ``least`` tasks are done; ask for as much again."""
         nonlocal asked, tasks, held
-        arrived = []
+        arrived: list[Any] = []
         while len(arrived) < least or any(task.done() for task in tasks):
             done, tasks = wait(tasks, return_when="FIRST_COMPLETED")
             for task in done:

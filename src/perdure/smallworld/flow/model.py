@@ -105,7 +105,9 @@ def _make_transformer() -> SD3Transformer2DModel:
 class FlowModel(nn.Module):
     """Everything that is trained: the transformer and both text encoders."""
 
-    def __init__(self, pass_block: Callable[..., tuple[Tensor, Tensor]] = block_forward) -> None:
+    def __init__(
+        self, pass_block: Callable[..., tuple[Tensor, Tensor | None]] = block_forward
+    ) -> None:
         super().__init__()
         self.transformer = _make_transformer()
         self.text_encoder = _make_encoder(*ENCODERS[0])
