@@ -201,6 +201,20 @@ def test_an_exported_folder_names_the_real_end_token(
         assert config["eos_token_id"] == vocabulary.tokenizer.eos_token_id != 2
 
 
+def test_every_text_encoder_of_stable_diffusion_3_reads_a_words_own_row_t5_too(
+    tmp_path: Path,
+) -> None:
+    base = Base.open(make_sd3(tmp_path / "base"), device="cpu")
+    token = word(base)
+    for part, rows in token.parts.items():
+        other = Token({**token.parts, part: torch.randn(rows.shape)})
+        said = []
+        for one in (token, other):
+            with base.session(tokens={"ada": one}) as session, torch.no_grad():
+                said.append(session.conditioning(["a photo of <ada>"]).states)
+        assert not torch.equal(*said), f"the row of {part} is never read"
+
+
 def test_writing_a_pipeline_leaves_the_bases_tables_alone_also_where_they_have_spare_rows(
     tmp_path: Path,
 ) -> None:

@@ -81,6 +81,8 @@ class Vocabulary:
         self.pristine = self.tokenizer = getattr(pipeline, tokenizer)
         self.own = len(self.tokenizer)
         self._mend_end()
+        one = getattr(pipeline, encoder)
+        one.set_input_embeddings(one.get_input_embeddings())  # T5 reads a twin, tied by its weight
         self.length = length or int(self.tokenizer.model_max_length)
 
     def _mend_end(self) -> None:
