@@ -16,7 +16,6 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -125,16 +124,12 @@ def clip(kind: Any, width: int, *, end: int | None = None) -> Any:
 
 
 def of_t5(width: int) -> tuple[Any, Any]:
-    """A Unigram tokenizer trained on one sentence, and an encoder of one layer."""
-    trained = Tokenizer(models.Unigram())
-    trained.pre_tokenizer = pre_tokenizers.Metaspace()
-    special = ["<pad>", "</s>", "<unk>"]
-    trained.train_from_iterator(
-        [SENTENCE] * 3,
-        trainers.UnigramTrainer(vocab_size=60, special_tokens=special, unk_token="<unk>"),
-    )
-    vocabulary = json.loads(trained.to_str())["model"]["vocab"]
-    tokenizer = T5TokenizerFast(vocab=[tuple(word) for word in vocabulary], extra_ids=0)
+    """A Unigram tokenizer of one sentence's words and letters, and an encoder of one layer."""
+    pieces = [*("▁" + word for word in sorted(set(SENTENCE.split()))), "▁"]
+    pieces += sorted(set(SENTENCE) - {" "})
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary += [(piece, -float(rank)) for rank, piece in enumerate(dict.fromkeys(pieces), 1)]
+    tokenizer = T5TokenizerFast(vocab=vocabulary, extra_ids=0)
     config = T5Config(
         vocab_size=max(64, len(tokenizer)),
         d_model=width,
