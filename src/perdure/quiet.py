@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import diffusers.utils.logging as diffusers_logging
 import transformers.utils.logging as transformers_logging
 
-__all__ = ["StableDiffusionPipeline", "quietly"]
+__all__ = ["StableDiffusion3Pipeline", "StableDiffusionPipeline", "quietly"]
 
 _LIBRARIES = (diffusers_logging, transformers_logging)
 
@@ -30,4 +30,4 @@ def quietly() -> Iterator[None]:
 
 
 with quietly():  # transformers says so where torchvision is missing, which is no fault here
-    from diffusers import StableDiffusionPipeline
+    from diffusers import StableDiffusion3Pipeline, StableDiffusionPipeline

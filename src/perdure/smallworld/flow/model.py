@@ -10,7 +10,6 @@ from diffusers import (
     AutoencoderKL,
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
 )
 from torch import Tensor, nn
 from transformers import (
@@ -21,6 +20,7 @@ from transformers import (
     T5Tokenizer,
 )
 
+from perdure.quiet import StableDiffusion3Pipeline
 from perdure.smallworld.flow.forward import block_forward, predict
 from perdure.smallworld.flow.scenes import AUTOENCODER
 from perdure.smallworld.flow.speech import tokenizer

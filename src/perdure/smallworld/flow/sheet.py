@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
+from perdure.quiet import StableDiffusion3Pipeline
 from perdure.smallworld import objects, places
 from perdure.smallworld.flow.names import name_of
 from perdure.smallworld.flow.scenes import make_scene
