@@ -181,7 +181,7 @@ def test_a_concept_stands_at_one_place_and_the_text_ends_at_one_though_the_paddi
 def test_the_pooled_vector_is_that_of_the_end_also_where_a_word_was_added(base: Base) -> None:
     pipeline, prompt = base.pipeline, "a photo of <ada>"
     with base.session(tokens={"ada": word(base)}) as session, torch.no_grad():
-        pooled = session.conditioning([prompt]).beside["pooled"]
+        pooled = session.conditioning([prompt]).beside["pooled_prompt_embeds"]
         vocabulary = base.tokens.vocabularies[1]
         ids = vocabulary.ids([prompt])
         with base.tokens.serving(base.tokens.known):
@@ -258,7 +258,11 @@ def test_an_empty_negative_prompt_is_encoded_where_the_pipeline_does_not_ask_for
     assert against is not None and against.states.abs().sum() > 0
     pipeline.register_to_config(force_zeros_for_empty_prompt=True)
     against = family.encode_negative(pipeline, [""], positive)
-    assert against is not None and not against.states.any() and not against.beside["pooled"].any()
+    assert (
+        against is not None
+        and not against.states.any()
+        and not against.beside["pooled_prompt_embeds"].any()
+    )
 
 
 @pytest.mark.usefixtures("fp32")

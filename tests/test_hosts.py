@@ -233,7 +233,7 @@ def test_a_pooled_vector_is_the_end_tokens_also_where_a_word_was_added(
         base.session(tokens={"ada": base.tokens.token("word", rows, 1.0)}) as session,
     ):
         one, other = (
-            session.conditioning([text]).beside["pooled"]
+            session.conditioning([text]).beside["pooled_prompt_embeds"]
             for text in ("a photo of <ada>", "a photo of <ada> in the snow")
         )
     assert not torch.allclose(one, other)  # at the word itself the two would be the same

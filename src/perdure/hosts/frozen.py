@@ -103,8 +103,8 @@ class Frozen(ABC):
         return precision.fast_bf16(self.device)
 
     def autocast(self) -> torch.autocast:
-        """bf16 where the hardware is good at it, else nothing."""
-        return precision.autocast(self.device)
+        """bf16 where it is `fast_bf16`, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
 
 
 def _everywhere() -> slice:

@@ -19,8 +19,8 @@ class Encoded:
     states: Tensor
     """(N, P, d)."""
     beside: Mapping[str, Tensor] = field(default_factory=dict)
-    """What else the denoiser is given of them, (N, ...) each: pooled vectors, masks. A family
-    names them as its pipeline does."""
+    """What else the denoiser is given of them, (N, ...) each: pooled vectors, masks. Named as the
+    pipeline's call names them, so that it can be given them as they are."""
 
     def at(self, index: Tensor) -> Encoded:
         """Those of these prompts (M,), any of them several times."""

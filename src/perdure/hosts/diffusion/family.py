@@ -171,11 +171,15 @@ class Family(ABC):
     ) -> Tensor:
         """What the denoiser says of noised latents of pictures of a size, shaped like them."""
 
-    @abstractmethod
     def draw(
         self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
     ) -> Any:
         """The stock pipeline's call; ``arguments`` are those that all pipelines know."""
+        said = {"prompt_embeds": positive.states, **positive.beside}
+        if negative is not None:
+            against = {"prompt_embeds": negative.states, **negative.beside}
+            said |= {f"negative_{name}": tensor for name, tensor in against.items()}
+        return pipeline(**said, **arguments).images
 
     def reading(
         self, pipeline: Any, by_layer: Tensor, prompts: int

@@ -171,11 +171,8 @@ class Base(Frozen):
 
     @property
     def fast_bf16(self) -> bool:
+        """Is the base fp32 and the hardware good at bf16? Autocast is for such bases alone."""
         return self.dtype == torch.float32 and super().fast_bf16
-
-    def autocast(self) -> torch.autocast:
-        """bf16 where the base is fp32 and the hardware good at it, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
 
     @property
     def readers(self) -> int:

@@ -34,11 +34,3 @@ class StableDiffusion(UNet):
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
         return self.encode(pipeline, prompts)
-
-    def draw(
-        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
-    ) -> Any:
-        against = None if negative is None else negative.states
-        return pipeline(
-            prompt_embeds=positive.states, negative_prompt_embeds=against, **arguments
-        ).images

@@ -21,6 +21,8 @@ __all__ = ["StableDiffusion3"]
 _T5_LENGTH = 256
 """Positions of T5 in the pipeline's call, also where T5 is missing and they are zeros."""
 
+_POOLED = "pooled_prompt_embeds"
+
 
 class StableDiffusion3(Family):
     """`StableDiffusion3Pipeline` of diffusers (arXiv 2403.03206).
@@ -95,7 +97,7 @@ class StableDiffusion3(Family):
             do_classifier_free_guidance=False,
             max_sequence_length=_T5_LENGTH,
         )
-        return Encoded(states=states, beside={"pooled": pooled})
+        return Encoded(states=states, beside={_POOLED: pooled})
 
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
@@ -135,24 +137,6 @@ class StableDiffusion3(Family):
             hidden_states=noised,
             timestep=t,
             encoder_hidden_states=conditioning.states,
-            pooled_projections=conditioning.beside["pooled"],
+            pooled_projections=conditioning.beside[_POOLED],
         ).sample
         return said
-
-    def draw(
-        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
-    ) -> Any:
-        against = (
-            {}
-            if negative is None
-            else {
-                "negative_prompt_embeds": negative.states,
-                "negative_pooled_prompt_embeds": negative.beside["pooled"],
-            }
-        )
-        return pipeline(
-            prompt_embeds=positive.states,
-            pooled_prompt_embeds=positive.beside["pooled"],
-            **against,
-            **arguments,
-        ).images

@@ -14,6 +14,8 @@ from perdure.hosts.size import Size
 
 __all__ = ["StableDiffusionXL"]
 
+_POOLED = "pooled_prompt_embeds"
+
 
 class StableDiffusionXL(UNet):
     """`StableDiffusionXLPipeline` of diffusers (arXiv 2307.01952)."""
@@ -47,19 +49,19 @@ class StableDiffusionXL(UNet):
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
-        return Encoded(states=states, beside={"pooled": pooled})
+        return Encoded(states=states, beside={_POOLED: pooled})
 
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
         if not any(prompts) and pipeline.config.force_zeros_for_empty_prompt:
-            pooled = torch.zeros_like(positive.beside["pooled"])
-            return Encoded(states=torch.zeros_like(positive.states), beside={"pooled": pooled})
+            pooled = torch.zeros_like(positive.beside[_POOLED])
+            return Encoded(states=torch.zeros_like(positive.states), beside={_POOLED: pooled})
         return self.encode(pipeline, prompts)
 
     def beside(self, pipeline: Any, conditioning: Conditioning, size: Size) -> dict[str, Tensor]:
         """The pooled vectors, and the time ids of a picture that was neither scaled nor cropped."""
-        pooled = conditioning.beside["pooled"]
+        pooled = conditioning.beside[_POOLED]
         width, height = size
         ids = pipeline._get_add_time_ids(
             (height, width),
@@ -69,24 +71,6 @@ class StableDiffusionXL(UNet):
             text_encoder_projection_dim=pipeline.text_encoder_2.config.projection_dim,
         )
         return {"text_embeds": pooled, "time_ids": ids.to(pooled.device).repeat(len(pooled), 1)}
-
-    def draw(
-        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
-    ) -> Any:
-        against = (
-            {}
-            if negative is None
-            else {
-                "negative_prompt_embeds": negative.states,
-                "negative_pooled_prompt_embeds": negative.beside["pooled"],
-            }
-        )
-        return pipeline(
-            prompt_embeds=positive.states,
-            pooled_prompt_embeds=positive.beside["pooled"],
-            **against,
-            **arguments,
-        ).images
 
 
 class _widened:
