@@ -156,7 +156,7 @@ def test_a_family_and_a_method_from_the_first_picture_to_the_export(
         np.array_equal(pixels(painter.draw([NOBODY], seeds=[5], **DRAWING)), stock(base, NOBODY, 5))
         or method not in UNTOUCHED
     )
-    if early is not None and method == "gated":
+    if early is not None and method in UNTOUCHED:
         late = painter.draw(["a photo of <ada>"], seeds=[3], **DRAWING)
         assert np.array_equal(pixels(late), pixels(early))
 
@@ -174,7 +174,14 @@ def test_a_family_and_a_method_from_the_first_picture_to_the_export(
     try:
         perdure.remove(whole, "bo")
     except PerdureError as error:
-        assert "cannot be removed" in str(error)
+        assert "cannot be removed" in str(error) and method not in UNTOUCHED
+    else:
+        left = Painter(base, whole).draw(["a photo of <ada>"], seeds=[3], **DRAWING)
+        assert (
+            early is None or method not in UNTOUCHED or np.array_equal(pixels(left), pixels(early))
+        )
+        with pytest.raises(PerdureError, match="<bo>, which this bank has not learned"):
+            Painter(base, whole).draw([BOTH], seeds=[4], **DRAWING)
     assert weights(base) == before
 
 
