@@ -22,7 +22,7 @@ from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import STREAMS, Drawn, Photographed, Stream, people, stream
 from perdure.cli import app
 from perdure.errors import PerdureError
-from perdure.learning.learn import interrupted
+from perdure.learning.request import interrupted
 from perdure.measuring import evaluate
 from perdure.measuring.pairs import Half, halves, recognise, score_pairs
 from perdure.processes import pool_of

@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from perdure import cli
 from perdure.adapters.prompts import Token
 from perdure.bank import Bank
-from perdure.bank_format import check_new_names
+from perdure.bank_names import check_new_names
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base

@@ -12,7 +12,8 @@ from perdure.benchmarks.runs import Run, run
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.learning.learn import at_once, interrupted, learn
+from perdure.learning.learn import at_once, learn
+from perdure.learning.request import interrupted
 from perdure.methods import Kept, build
 
 FAST = {"steps": 2, "checkpoint_every": 2}

@@ -34,9 +34,10 @@ from perdure.learning import learn as teaching
 from perdure.learning.advice import make_settings
 from perdure.learning.composition import EVERYDAY, MOST_PROMPTS, prompts_of
 from perdure.learning.latents import cache, reconstruction
-from perdure.learning.learn import discard, learn, resume
+from perdure.learning.learn import learn, resume
 from perdure.learning.moments import TEMPLATES
 from perdure.learning.photos import read_pictures
+from perdure.learning.request import discard
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment, kid, mmd

@@ -29,7 +29,7 @@ LAYERS = (
     ("drawing",),
     ("learning", "classification"),
     ("totals",),
-    ("bank", "bank_listing", "bank_reading", "bank_writing", "bank_format"),
+    ("bank", "bank_listing", "bank_reading", "bank_writing", "bank_format", "bank_names"),
     ("methods", "hosts"),
     ("adapters",),
 )

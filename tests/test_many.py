@@ -17,8 +17,9 @@ import torch
 from perdure.bank import Bank
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.learning.learn import discard, interrupted, learn, resume
+from perdure.learning.learn import learn, resume
 from perdure.learning.many import learn_many, resume_many
+from perdure.learning.request import discard, interrupted
 from perdure.methods import METHODS
 
 NAMES = ("ada", "bo", "cy")

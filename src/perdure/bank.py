@@ -37,7 +37,6 @@ from perdure.bank_format import (
     TaskRecord,
     as_json,
     check_buildable,
-    check_concept_name,
     check_finite,
     check_tensors,
     composition_to_bytes,
@@ -46,6 +45,7 @@ from perdure.bank_format import (
     read_state,
     to_bytes,
 )
+from perdure.bank_names import check_concept_name
 from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import WriterLock, writing_errors
 from perdure.durable import replace_file, sync_folder, sync_tree, write_file

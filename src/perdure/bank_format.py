@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE, WORD, Token
+from perdure.bank_names import composed, is_name
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.methods import build
@@ -26,14 +26,10 @@ __all__ = [
     "State",
     "TaskRecord",
     "as_json",
-    "caseless",
     "check_agreement",
     "check_buildable",
-    "check_concept_name",
     "check_finite",
-    "check_new_names",
     "check_tensors",
-    "composed",
     "differences",
     "from_bytes",
     "metadata_of",
@@ -135,7 +131,7 @@ class State:
             for entry in _of(list, task, "concepts"):
                 # Names become paths that are deleted one day: none may lead out of the bank.
                 name, file = _of(str, entry, "name"), _file(entry, _CONCEPT_FILE)
-                if not _is_name(name):
+                if not is_name(name):
                     raise ValueError(f"bad concept entry {entry!r}")
                 if name in files:
                     raise ValueError(f"concept {name!r} is listed twice")
@@ -282,7 +278,7 @@ def orphans(path: Path, state: State) -> Iterator[Path]:
             for file in home.iterdir():
                 if file.name != kept.name and _CONCEPT_FILE.fullmatch(file.name):
                     yield file
-        elif _is_name(name):
+        elif is_name(name):
             yield home
     listed = {task.folder for task in state.tasks}
     for home in _folders(path / "tasks"):
@@ -373,60 +369,9 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     )
 
 
-def composed(name: str) -> str:
-    """A name as a bank spells it: in Unicode's NFC, which some file systems do not keep."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _is_name(text: str) -> bool:
-    """May a concept be called so: letters (of any script), digits, - and _, a letter first?"""
-    kinds = [unicodedata.category(character) for character in text]
-    return (
-        0 < len(text) <= 40
-        and kinds[0].startswith("L")
-        and all(
-            kind[0] in "LM" or kind == "Nd" or character in "-_"  # M: vowel signs and accents
-            for kind, character in zip(kinds, text, strict=True)
-        )
-        and text == composed(text)
-    )
-
-
 def _is_task_folder(text: str) -> bool:
     known = _TASK_FOLDER.fullmatch(text)
-    return known is not None and _is_name(known[1])
-
-
-def caseless(name: str) -> str:
-    """Equal for names that a tokenizer or a file system may take for one."""
-    return composed(name.casefold())
-
-
-def check_concept_name(name: str) -> None:
-    """Raise PerdureError where `name`, which must be `composed`, cannot be a concept's."""
-    if not _is_name(name):
-        raise PerdureError(
-            f"{name!r} cannot be a concept's name: take letters, digits, - and _, a letter first,"
-            " at most 40 of them and no brackets."
-        )
-
-
-def check_new_names(bank: Path, concepts: Sequence[str], *, known: Sequence[str]) -> None:
-    """Raise PerdureError where a name is malformed, `known` to the bank, or given twice."""
-    if not concepts:
-        raise PerdureError("No concept was named: give at least one name.")
-    taken = {caseless(name): name for name in known}
-    for name in concepts:
-        check_concept_name(name)
-        if name in known:
-            raise PerdureError(
-                f"The bank {bank} already has a concept {name!r}: choose another name, or"
-                f" forget the old one first with `perdure remove {name}`."
-            )
-        if twin := taken.get(caseless(name)):
-            how = "is given twice" if twin == name else f"differs from {twin!r} only by its case"
-            raise PerdureError(f"The concept name {name!r} {how}: choose another name.")
-        taken[caseless(name)] = name
+    return known is not None and is_name(known[1])
 
 
 def check_tensors(

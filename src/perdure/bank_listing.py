@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.bank import Bank
-from perdure.bank_format import composed
+from perdure.bank_names import composed
 
 __all__ = ["Listed", "list_concepts", "show"]
 

@@ -19,12 +19,12 @@ from perdure.bank_format import (
     TaskRecord,
     as_json,
     check_agreement,
-    check_new_names,
     differences,
     from_bytes,
     metadata_of,
     read_state,
 )
+from perdure.bank_names import check_new_names
 from perdure.errors import PerdureError
 
 __all__ = ["ReadableBank"]

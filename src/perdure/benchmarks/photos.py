@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from perdure.bank_format import caseless, check_concept_name, composed
+from perdure.bank_names import caseless, check_concept_name, composed
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
 from perdure.learning.photos import list_pictures

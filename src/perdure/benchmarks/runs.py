@@ -17,8 +17,9 @@ from perdure.benchmarks.streams import Stream
 from perdure.drawing.painter import Painter, grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
-from perdure.learning.learn import at_once, interrupted, learn, resume
+from perdure.learning.learn import at_once, learn, resume
 from perdure.learning.photos import read_pictures
+from perdure.learning.request import interrupted
 from perdure.machine import peak_memory
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate

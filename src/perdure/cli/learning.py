@@ -80,12 +80,12 @@ def learn(
     """
     from perdure.hosts.diffusion.host import Base
     from perdure.learning import learn as teaching
-    from perdure.learning import many
+    from perdure.learning import many, request
 
     if (resume or discard) and pictures:
         raise PerdureError("--resume and --discard take no pictures: the bank knows them.")
     if discard:
-        teaching.discard(bank)
+        request.discard(bank)
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
     tasks = [] if resume else _tasks(pictures or [], name or [])
@@ -96,7 +96,7 @@ def learn(
     if resume:
         if settings or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
-        if (bank / ".learning" / teaching.MANY).exists():
+        if (bank / ".learning" / request.MANY).exists():
             records = many.resume_many(opener, bank, **workers, **talk)
         else:
             with bar("resuming") as report:
@@ -145,7 +145,7 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Pat
 
 def _name_of(folder: Path) -> str:
     from perdure.bank import check_concept_name
-    from perdure.bank_format import composed
+    from perdure.bank_names import composed
 
     name = composed(folder.resolve().name)
     try:

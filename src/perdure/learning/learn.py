@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from torch import Tensor
 
 from perdure.adapters import Token
 from perdure.bank import Bank, TaskRecord
-from perdure.bank_format import composed
-from perdure.durable import replace_file
+from perdure.bank_names import composed
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Session
@@ -31,61 +29,12 @@ from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, token_of, train
 from perdure.learning.moments import moments
 from perdure.learning.photos import Pictures, read_pictures
+from perdure.learning.request import MANY, REQUEST, Task, refuse_unfinished
 from perdure.learning.settings import LearnSettings
 from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
-__all__ = [
-    "MANY",
-    "Task",
-    "at_once",
-    "bank_for",
-    "build_method",
-    "discard",
-    "interrupted",
-    "learn",
-    "refuse_unfinished",
-    "resume",
-]
-
-MANY = "many.json"
-"""What `learn_many` was asked for; it lies in the workspace until all of it is done."""
-
-_REQUEST = "request.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One learning step as asked for, and all that a resume needs to go on with it."""
-
-    sources: Mapping[str, tuple[str, ...]]
-    """Concept name -> its picture folder, or its picture files."""
-    method: str
-    config: Mapping[str, Any]
-    settings: LearnSettings
-    digests: Mapping[str, str]
-    """Concept name -> digest of its pictures, so that a resume cannot go on with others."""
-    nouns: Mapping[str, str]
-    """Concept name -> class noun, for measuring alone."""
-    fingerprint: str
-    """Of the bank when the task began."""
-    dtype: str = ""
-    """What the base computes in; a resume in another would not end in the same bits."""
-    apart: bool = False
-    """Leave out what the method trains for the whole bank."""
-
-    def save(self, path: Path) -> None:
-        """Write the request, atomically."""
-        values = {**asdict(self), "settings": self.settings.to_json()}
-        replace_file(path, json.dumps(values).encode())
-
-    @classmethod
-    def load(cls, path: Path) -> Task:
-        """Read what `save` wrote."""
-        values = json.loads(path.read_text())
-        values["settings"] = make_settings(values["settings"], {})
-        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
-        return cls(**values)
+__all__ = ["at_once", "bank_for", "build_method", "learn", "resume"]
 
 
 def build_method(name: str, base: Base, options: Mapping[str, Any] | None = None) -> Method:
@@ -154,12 +103,12 @@ def learn(
             digests={name: p.digest for name, p in pictures.items()},
             nouns=nouns,
             fingerprint=bank.fingerprint,
-            dtype=_dtype_of(base),
+            dtype=base.dtype_name,
             apart=apart,
         )
         bank.clear_workspace()
         bank.workspace.mkdir(parents=True, exist_ok=True)
-        task.save(bank.workspace / _REQUEST)
+        task.save(bank.workspace / REQUEST)
         if "lr" in settings and not base_method.trains_weights:
             note(f"lr has no effect: {bank.method} trains the token alone; its rate is token_lr.")
         return _run(base, bank, base_method, task, pictures, report, note)
@@ -180,7 +129,7 @@ def resume(
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     with bank.lock(wait, verb="learn"):
         bank.check_base(base.identity)
-        path = bank.workspace / _REQUEST
+        path = bank.workspace / REQUEST
         if (bank.workspace / MANY).exists():
             raise PerdureError(
                 f"Several concepts were learned at once in {bank.path}: go on with `resume_many`."
@@ -198,10 +147,10 @@ def resume(
                 f"The bank {bank.path} has changed since that learn began: start it again with "
                 "`perdure learn --discard`."
             )
-        if task.dtype not in ("", _dtype_of(base)):
+        if task.dtype not in ("", base.dtype_name):
             raise PerdureError(
                 f"That learn began with the base in {task.dtype}, and now it is in "
-                f"{_dtype_of(base)}: resume it with --dtype {task.dtype}."
+                f"{base.dtype_name}: resume it with --dtype {task.dtype}."
             )
         pictures = {
             name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
@@ -214,17 +163,6 @@ def resume(
                     "back, or start again with `perdure learn --discard`."
                 )
         return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
-
-
-def _dtype_of(base: Base) -> str:
-    return str(base.dtype).removeprefix("torch.")
-
-
-def discard(bank: Bank | Path | str) -> None:
-    """Give up an interrupted learn; the bank's concepts are untouched."""
-    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
-    with bank.lock(verb="discard"):
-        bank.clear_workspace()
 
 
 def bank_for(
@@ -263,26 +201,6 @@ def at_once(bank: Path | str, method: str | None = None) -> bool:
     path = Path(bank)
     name = Bank.open(path).method if (path / "bank.json").exists() else method
     return name in METHODS and METHODS[name].all_at_once
-
-
-def interrupted(bank: Bank) -> tuple[str, ...]:
-    """Concepts of the learn that was cut short in this bank; empty where there is none."""
-    if (many := bank.workspace / MANY).exists():
-        return tuple(json.loads(many.read_text())["sources"])
-    path = bank.workspace / _REQUEST
-    if not path.exists():
-        return ()
-    names = tuple(Task.load(path).sources)
-    return () if set(names) <= set(bank.concepts) else names
-
-
-def refuse_unfinished(bank: Bank) -> None:
-    """PerdureError where a learn was cut short in this bank."""
-    if names := ", ".join(f"<{name}>" for name in interrupted(bank)):
-        raise PerdureError(
-            f"A learn of {names} was interrupted in {bank.path}: go on with "
-            f"`perdure learn --resume --bank {bank.path}`, or give it up with --discard."
-        )
 
 
 def _run(

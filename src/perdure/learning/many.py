@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from perdure.bank import Bank, TaskRecord
-from perdure.bank_format import composed
+from perdure.bank_names import composed
 from perdure.cluster import cause, on_cluster
 from perdure.durable import replace_file
 from perdure.errors import PerdureError
@@ -26,17 +26,10 @@ from perdure.learning.advice import (
 )
 from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
-from perdure.learning.learn import (
-    MANY,
-    bank_for,
-    build_method,
-    interrupted,
-    learn,
-    refuse_unfinished,
-    resume,
-)
+from perdure.learning.learn import bank_for, build_method, learn, resume
 from perdure.learning.loop import LOG
 from perdure.learning.photos import read_pictures
+from perdure.learning.request import MANY, interrupted, refuse_unfinished
 from perdure.methods import DEFAULT, Composed, Kept, build
 from perdure.processes import pool_of
 from perdure.settings import Count, checked

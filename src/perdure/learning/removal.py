@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perdure.bank import Bank
-from perdure.bank_format import composed
+from perdure.bank_names import composed
 from perdure.errors import PerdureError
 from perdure.methods import Composed, Kept, build
 

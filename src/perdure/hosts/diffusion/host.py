@@ -170,6 +170,11 @@ class Base(Frozen):
         return next(self.denoiser.parameters()).dtype
 
     @property
+    def dtype_name(self) -> str:
+        """The same as `--dtype` has it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def fast_bf16(self) -> bool:
         """Is the base fp32 and the hardware good at bf16? Autocast is for such bases alone."""
         return self.dtype == torch.float32 and super().fast_bf16

@@ -1,0 +1,84 @@
+"""What a learn was asked for, as it lies in a bank's workspace until it is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from perdure.bank import Bank
+from perdure.durable import replace_file
+from perdure.errors import PerdureError
+from perdure.learning.advice import make_settings
+from perdure.learning.settings import LearnSettings
+
+__all__ = ["MANY", "REQUEST", "Task", "discard", "interrupted", "refuse_unfinished"]
+
+MANY = "many.json"
+"""What `learn_many` was asked for; it lies in the workspace until all of it is done."""
+
+REQUEST = "request.json"
+"""What a learn was asked for; it lies in the workspace until it is kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One learning step as asked for, and all that a resume needs to go on with it."""
+
+    sources: Mapping[str, tuple[str, ...]]
+    """Concept name -> its picture folder, or its picture files."""
+    method: str
+    config: Mapping[str, Any]
+    settings: LearnSettings
+    digests: Mapping[str, str]
+    """Concept name -> digest of its pictures, so that a resume cannot go on with others."""
+    nouns: Mapping[str, str]
+    """Concept name -> class noun, for measuring alone."""
+    fingerprint: str
+    """Of the bank when the task began."""
+    dtype: str = ""
+    """What the base computes in; a resume in another would not end in the same bits."""
+    apart: bool = False
+    """Leave out what the method trains for the whole bank."""
+
+    def save(self, path: Path) -> None:
+        """Write the request, atomically."""
+        values = {**asdict(self), "settings": self.settings.to_json()}
+        replace_file(path, json.dumps(values).encode())
+
+    @classmethod
+    def load(cls, path: Path) -> Task:
+        """Read what `save` wrote."""
+        values = json.loads(path.read_text())
+        values["settings"] = make_settings(values["settings"], {})
+        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
+        return cls(**values)
+
+
+def discard(bank: Bank | Path | str) -> None:
+    """Give up an interrupted learn; the bank's concepts are untouched."""
+    bank = bank if isinstance(bank, Bank) else Bank.open(bank)
+    with bank.lock(verb="discard"):
+        bank.clear_workspace()
+
+
+def interrupted(bank: Bank) -> tuple[str, ...]:
+    """Concepts of the learn that was cut short in this bank; empty where there is none."""
+    if (many := bank.workspace / MANY).exists():
+        return tuple(json.loads(many.read_text())["sources"])
+    path = bank.workspace / REQUEST
+    if not path.exists():
+        return ()
+    names = tuple(Task.load(path).sources)
+    return () if set(names) <= set(bank.concepts) else names
+
+
+def refuse_unfinished(bank: Bank) -> None:
+    """PerdureError where a learn was cut short in this bank."""
+    if names := ", ".join(f"<{name}>" for name in interrupted(bank)):
+        raise PerdureError(
+            f"A learn of {names} was interrupted in {bank.path}: go on with "
+            f"`perdure learn --resume --bank {bank.path}`, or give it up with --discard."
+        )
