@@ -14,6 +14,7 @@ from perdure.methods.gated import GatedLowRank
 
 D_IN, HEAD = 4, 3
 TEXT = slice(2, 5)
+PROMPT = 3
 """Where the text is in a sequence of 6 positions."""
 
 
@@ -144,14 +145,14 @@ def test_where_the_text_is_may_change_from_pass_to_pass(host: Fused) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("reads", ["text", "prompt"])
-def test_a_positional_delta_sees_every_position_of_a_layer_that_reads_text_alone(
+def test_a_positional_delta_sees_the_prompt_of_a_layer_that_reads_text_alone(
     reads: str, host: Fused
 ) -> None:
     delta, x = positional(0), inputs()
     layers = {"k": Layer(host.module, reads, slice(HEAD, 2 * HEAD))}  # type: ignore[arg-type]
     with attached(layers, {"k": delta}, lambda: TEXT):
         host.module(x)
-    assert torch.equal(delta.shown, x)
+    assert torch.equal(delta.shown, x[:, :PROMPT] if reads == "text" else x)
 
 
 @torch.no_grad()
@@ -185,14 +186,16 @@ def test_what_acts_in_prompts_touches_the_text_of_the_prompts_rows_by_its_gate(
 
 
 @torch.no_grad()
-def test_what_acts_in_prompts_touches_every_position_of_a_text_layer(host: Fused) -> None:
+def test_what_acts_in_prompts_touches_no_padding_of_a_text_layer(host: Fused) -> None:
     layers = {"k": Layer(host.module, "text", slice(HEAD, 2 * HEAD))}
-    delta, dW = prompt_delta(torch.ones(2, 6))
+    delta, dW = prompt_delta(torch.ones(2, PROMPT))
     x = inputs(2)
     before = host.module(x)
     with acting(layers, [delta], lambda rows: slice(0, rows), lambda: TEXT):
         more = host.module(x) - before
-    assert torch.allclose(more[..., HEAD : 2 * HEAD], x @ dW.T, atol=1e-6)
+    own = more[..., HEAD : 2 * HEAD]
+    assert torch.allclose(own[:, :PROMPT], x[:, :PROMPT] @ dW.T, atol=1e-6)
+    assert not own[:, PROMPT:].any()
     assert not more[..., :HEAD].any() and not more[..., 2 * HEAD :].any()
 
 

@@ -40,29 +40,29 @@ class Prompts:
     """A batch of prompts: their states, and where concepts are spoken of."""
 
     states: Tensor
-    """(N, P, d): the text encoders' states."""
+    """(N, P, d): what layers that read the prompt read of the text encoders' states."""
     spoken: tuple[tuple[tuple[str, int], ...], ...]
     """For each prompt (concept, position of its token) in the order of the positions."""
     ends: tuple[int, ...]
     """For each prompt the position of its (first) end token."""
-    rests: Tensor | None = None
-    """(N, P), bool: where end tokens and padding are; None is all positions from the end on."""
+    rests: tuple[tuple[slice, ...], ...] = ()
+    """For each prompt where end tokens and padding are; () is all positions from the ends on."""
 
     def rest(self, prompt: int) -> Tensor:
         """(P,), bool: where the end tokens and the padding of one prompt are."""
-        if self.rests is not None:
-            return self.rests[prompt]
-        return torch.arange(self.states.shape[1]) >= self.ends[prompt]
+        here = torch.zeros(self.states.shape[1], dtype=torch.bool)
+        for part in self.rests[prompt] if self.rests else (slice(self.ends[prompt], None),):
+            here[part] = True
+        return here
 
     @classmethod
     def joined(cls, parts: Sequence[Prompts]) -> Prompts:
         """All prompts of several batches of one length, states in fp32."""
-        rests = [part.rests for part in parts if part.rests is not None]
         return cls(
             states=torch.cat([part.states.float() for part in parts]),
             spoken=tuple(said for part in parts for said in part.spoken),
             ends=tuple(end for part in parts for end in part.ends),
-            rests=torch.cat(rests) if rests else None,
+            rests=tuple(rest for part in parts for rest in part.rests),
         )
 
     def concepts(self, prompt: int) -> tuple[str, ...]:

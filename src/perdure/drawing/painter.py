@@ -161,7 +161,7 @@ class Painter:
         if self.method.mixes_by == "bank":
             return self._of_bank
         if self.method.mixes_by == "prompt":
-            states = session.conditioning([prompt]).states[0].float()
+            states = session.conditioning([prompt]).prompts.states[0].float()
         if isinstance(self.method, Composed):
             return self.method.mix_composed(self.kept, self.composition, sorted(spoken), states)
         return self.method.mix(self.kept, sorted(spoken), states)

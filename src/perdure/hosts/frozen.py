@@ -66,7 +66,7 @@ class Frozen(ABC):
 
     device: torch.device
     text: slice = slice(None)
-    """Where, in the pass that runs, the text is in a sequence of text and picture."""
+    """Where, in the pass that runs, the prompts are in a sequence of text and picture."""
 
     def __init__(self) -> None:
         self.layers: Mapping[str, Layer] = {}
@@ -111,6 +111,15 @@ def _everywhere() -> slice:
     return slice(None)
 
 
+def _positions(layer: Layer, text: slice) -> slice:
+    """Where the prompt is in what a layer reads; behind it a stream may be padded."""
+    if layer.reads == "joined":
+        return text
+    if layer.reads == "text" and text.stop is not None:
+        return slice(0, text.stop - (text.start or 0))
+    return _ALL
+
+
 @contextmanager
 def attached(
     layers: Mapping[str, Layer],
@@ -119,10 +128,10 @@ def attached(
 ) -> Iterator[None]:
     """Within the block a layer returns its own output plus what its delta makes of its input.
 
-    A delta that is `positional` sees the text alone: of a layer that reads text and picture in one
-    sequence, the positions that ``text`` says. Layers without a delta are left alone; two nested
-    blocks add up. With gradient checkpointing call `backward` inside the block, because it runs the
-    layers a second time. ValueError where a delta names no layer.
+    A delta that is `positional` sees the prompt alone: of a layer that reads text and picture in
+    one sequence, the positions that ``text`` says. Layers without a delta are left alone; two
+    nested blocks add up. With gradient checkpointing call `backward` inside the block, because it
+    runs the layers a second time. ValueError where a delta names no layer.
     """
     _check_known(deltas, layers)
 
@@ -131,9 +140,10 @@ def attached(
             module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor
         ) -> Tensor:
             x = args[0] if args else kwargs["input"]
-            if delta.positional and layer.reads == "joined":
-                return layer.plus_at(output, layer.output(delta, x[:, text()]), text())
-            return layer.plus(output, layer.output(delta, x))
+            here = _positions(layer, text()) if delta.positional else _ALL
+            if here == _ALL:
+                return layer.plus(output, layer.output(delta, x))
+            return layer.plus_at(output, layer.output(delta, x[:, here]), here)
 
         return hook
 
@@ -162,6 +172,8 @@ def adding(
     def hook_of(layer: Layer, extra: Tensor) -> Callable[..., Tensor]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             own = rows(len(output))
+            if own.start == own.stop:
+                return output
             more = layer.plus(output[own], extra)
             return torch.cat([output[: own.start], more, output[own.stop :]])
 
@@ -207,7 +219,7 @@ def acting(
             x, n = args[0] if args else kwargs["input"], rows(len(output))
             if n.start == n.stop:
                 return output
-            positions = text() if layer.reads == "joined" else _ALL
+            positions = _positions(layer, text())
             return layer.plus_at(output, outputs(own, x[n, positions])[name], positions, n)
 
         return hook

@@ -184,11 +184,12 @@ class Step:
 
     def _loss(self, x: Tensor, prompts: Sequence[str], generator: torch.Generator) -> Tensor:
         """The objective at times spread evenly over the batch (arXiv 2107.00630, app. I)."""
-        session, objective = self.session, self.session.base.objective
+        session, base = self.session, self.session.base
+        objective = base.objective_at(self.size)
         noise = torch.randn(x.shape, generator=generator).to(x)
         places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
         t = objective.times(places)
-        with session.base.autocast():
+        with base.autocast():
             conditioning = self._said(prompts)
             self.learner.read(conditioning.prompts)
             noised = objective.noised(x, noise, t)

@@ -122,7 +122,7 @@ def _summed(session: Session, prompts: Sequence[str]) -> Tensor:
     """The sum over prompts of the mean of `c c^T` over positions (d_text, d_text), fp64."""
     total: Tensor | float = 0.0
     for start in range(0, len(prompts), 32):
-        c = session.conditioning(prompts[start : start + 32]).states.float()
+        c = session.conditioning(prompts[start : start + 32]).prompts.states.float()
         total = total + (c.flatten(0, 1).T @ (c / c.shape[1]).flatten(0, 1)).cpu().double()
     assert isinstance(total, Tensor)
     return total

@@ -35,7 +35,7 @@ class Places:
 
     spoken: tuple[tuple[tuple[str, int], ...], ...]
     ends: tuple[int, ...]
-    rests: Tensor | None = None
+    rests: tuple[tuple[slice, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +43,7 @@ class Conditioning(Encoded):
     """N prompts, and where in them concepts are spoken of."""
 
     prompts: Prompts
-    """What methods see; its `states` are these."""
+    """What methods see; its `states` are the features that layers read of these."""
     by_layer: Tensor
-    """(L, N, P, d): what each of the L modules that read the prompt reads of it; L is 1 where all
-    read the same. `states` is the mean over them."""
+    """(L, N, P, d): the features that each of the L modules which read the prompt reads; L is 1
+    where all read the same. The prompts' are the mean over them."""

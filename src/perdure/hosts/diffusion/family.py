@@ -6,8 +6,8 @@ One file of `families/` is one family. Nothing else knows how a pipeline is made
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import diffusers
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.objective import Objective
+from perdure.hosts.diffusion.passes import Rows
 from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
 from perdure.hosts.frozen import Layer, Reads
 from perdure.hosts.size import Size
@@ -39,9 +40,6 @@ class Family(ABC):
     """Text encoder -> its tokenizer, both by the pipeline's names for them."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """The text encoders that a pipeline may lack."""
-    advice: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings that serve the family, as a base's own `perdure.json` advises them, which overrules
-    it: `learning`, `drawing`."""
     autoencoder: ClassVar[str] = "vae"
     targets: ClassVar[Mapping[str, tuple[str, ...]]]
     """Set of target layers -> how their names end; every linear and convolution where empty."""
@@ -91,6 +89,15 @@ class Family(ABC):
             if getattr(pipeline, name) is not None
         ]
 
+    def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
+        """Settings that serve such a pipeline, as a base's own `perdure.json` advises them, which
+        overrules it: `learning`, `drawing`."""
+        return {}
+
+    def distilled(self, pipeline: Any) -> str:
+        """One sentence on what training a model means that was distilled to few steps; else ""."""
+        return ""
+
     # Target layers
 
     def layers(self, pipeline: Any, targets: str) -> dict[str, Layer]:
@@ -107,9 +114,13 @@ class Family(ABC):
         """What the layer of this name reads."""
 
     def readers(self, pipeline: Any) -> dict[str, nn.Module]:
-        """Name -> module, in order, of those that read the encoders' states, L of them; empty where
-        the text is a stream that each block changes."""
+        """Name -> attention, in order, of those that read the prompt, L of them, each given it as
+        `encoder_hidden_states`; empty where the text is a stream that each block changes."""
         return {}
+
+    def features(self, pipeline: Any, states: Tensor) -> Tensor:
+        """What layers that read the prompt read of its states (..., d): by default these."""
+        return states
 
     # Prompts
 
@@ -134,18 +145,19 @@ class Family(ABC):
         """What guidance steps away from; as the pipeline does where a prompt is empty."""
 
     @abstractmethod
-    def spoken_rows(self, rows: int, prompts: int) -> slice:
-        """Of so many rows of a pass, those of the N prompts, and not of the negative ones."""
+    def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
+        """A block in which the stock pipeline draws N prompts, and one can ask which rows of the
+        pass that runs are theirs, and not those of the negative prompts."""
 
     def text(self, pipeline: Any, positions: int, size: Size) -> slice:
         """Of a sequence of so many text positions and a picture of a size, those of the text."""
-        return slice(None)
+        return slice(0, positions)
 
     # Latents
 
     @abstractmethod
-    def objective(self, pipeline: Any) -> Objective:
-        """What the denoiser predicts."""
+    def objective(self, pipeline: Any, size: Size) -> Objective:
+        """What the denoiser predicts of pictures of a size, and at which times it is trained."""
 
     @abstractmethod
     def size(self, pipeline: Any) -> Size:
@@ -181,16 +193,35 @@ class Family(ABC):
             said |= {f"negative_{name}": tensor for name, tensor in against.items()}
         return pipeline(**said, **arguments).images
 
-    def reading(
-        self, pipeline: Any, by_layer: Tensor, prompts: int
-    ) -> AbstractContextManager[None]:
-        """A block in which each of `readers` reads its own of states (L, N, P, d); nothing changes
-        where L is 1."""
-        assert len(by_layer) == 1, f"{self.title} has no layers that read a prompt each their own"
-        return nullcontext()
+    @contextmanager
+    def reading(self, pipeline: Any, by_layer: Tensor, rows: Rows) -> Iterator[None]:
+        """A block in which each of `readers` reads its own of features (L, N, P, d) of the prompts;
+        nothing changes where L is 1."""
+
+        def hook_of(own: Tensor) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+            def hook(
+                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+            ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+                given = kwargs["encoder_hidden_states"]
+                here = rows(len(given))
+                states = torch.cat([given[: here.start], own.to(given), given[here.stop :]])
+                return args, {**kwargs, "encoder_hidden_states": states}
+
+            return hook
+
+        modules = self.readers(pipeline).values() if len(by_layer) > 1 else ()
+        handles = [
+            module.register_forward_pre_hook(hook_of(own), with_kwargs=True)
+            for module, own in zip(modules, by_layer, strict=len(by_layer) > 1)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def attending(
-        self, pipeline: Any, regions: Sequence[Any], prompts: int, size: Size
+        self, pipeline: Any, regions: Sequence[Any], rows: Rows, size: Size
     ) -> AbstractContextManager[None]:
         """A block in which boxes attend to phrases of their own: see `regional.py`."""
         if regions:

@@ -19,6 +19,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.files import read_index
 from perdure.hosts.diffusion.identity import BaseIdentity
+from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.opening import opened
 from perdure.hosts.diffusion.session import Session
 from perdure.hosts.diffusion.tokens import Tokens
@@ -68,7 +69,8 @@ class Base(Frozen):
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
         self.encoder, self.encoder_name = encoder, encoder_name
-        advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in family.advice.items()}
+        own = family.advice(pipeline).items()
+        advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in own}
         self.hints: Mapping[str, Any] = {**(hints or {}), **advice}
         self.device = device or torch.device("cpu")
         for module in family.frozen(pipeline):
@@ -77,7 +79,7 @@ class Base(Frozen):
         self.tokens = Tokens(
             family.vocabularies(pipeline), state_width=family.state_width(pipeline)
         )
-        self.objective = family.objective(pipeline)
+        self.objective = family.objective(pipeline, self.size)
         self._lock = threading.Lock()
         self._user: int | None = None
         self._identity = identity
@@ -193,6 +195,11 @@ class Base(Frozen):
     def size(self) -> Size:
         """Width and height of its own pictures in pixels."""
         return self.family.size(self.pipeline)
+
+    def objective_at(self, size: Size) -> Objective:
+        """What the denoiser predicts of pictures of a size, and at which times it is trained."""
+        own = size == self.size
+        return self.objective if own else self.family.objective(self.pipeline, size)
 
     def fitting(self, size: Size | str | None) -> Size:
         """The size, such as `768x512`, or for None the base's own; PerdureError where it has no

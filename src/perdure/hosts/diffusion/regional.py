@@ -7,7 +7,7 @@ and outputs of the cross-attentions among it, see the picture whole and are the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from perdure.hosts.diffusion.passes import Rows
 
 __all__ = ["Box", "Boxed", "attending", "keys_and_values", "mask"]
 
@@ -78,7 +80,7 @@ def keys_and_values(
 def attending(
     readers: Mapping[str, Any],
     regions: Sequence[Boxed],
-    rows: Callable[[int], slice],
+    rows: Rows,
     latents: tuple[int, int],
 ) -> Iterator[None]:
     """Within the block, some rows of a pass attend to the regions' phrases.
@@ -105,7 +107,7 @@ class _Regional:
         self,
         regions: Sequence[Boxed],
         name: str,
-        rows: Callable[[int], slice],
+        rows: Rows,
         latents: tuple[int, int],
     ) -> None:
         self.regions, self.name, self.rows, self.latents = regions, name, rows, latents

@@ -88,11 +88,14 @@ class Session:
             by_layer.append(_with_states(encoded.states, where.spoken, known, layer))
             beside = beside or encoded.beside
         states = by_layer[0] if layers == 1 else torch.stack(by_layer).mean(dim=0)
+        all_states = states[None] if layers == 1 else torch.stack(by_layer)
+        features = self.base.family.features(self.base.pipeline, all_states)
+        mean = features[0] if layers == 1 else features.mean(dim=0)
         return Conditioning(
             states=states,
             beside=beside or {},
-            prompts=Prompts(states, where.spoken, where.ends, where.rests),
-            by_layer=states[None] if layers == 1 else torch.stack(by_layer),
+            prompts=Prompts(mean, where.spoken, where.ends, where.rests),
+            by_layer=features,
         )
 
     def _encode(self, texts: Sequence[str], known: Mapping[str, Token], layer: int) -> Encoded:
@@ -161,16 +164,12 @@ class Session:
             arguments: of the pipeline, such as `num_inference_steps`.
         """
         base, count = self.base, len(prompts)
-        family, pipeline = base.family, base.pipeline
+        family, pipeline, size = base.family, base.pipeline, base.fitting(size)
         for vocabulary in base.tokens.vocabularies:
             vocabulary.ids([*prompts, negative])  # refuses a concept that would be cut off
-        width, height = base.fitting(size)
         own = None if said is None else self.conditioning(prompts).prompts
         deltas = said(own) if said is not None and own is not None else ()
         added = self.added(deltas, own) if own is not None else {}
-
-        def rows(of: int) -> slice:
-            return family.spoken_rows(of, count)
 
         with base.autocast():
             known = base.tokens.known
@@ -179,21 +178,22 @@ class Session:
                 against = family.encode_negative(pipeline, [negative] * count, positive)
             if against is not None:
                 against = self._spoken([negative] * count, against)
-            base.text = family.text(pipeline, positive.states.shape[1], (width, height))
+            base.text = family.text(pipeline, positive.states.shape[1], size)
             read = positive.states[None] if by_layer is None else by_layer
             with (
+                family.passes(pipeline, count) as rows,
                 adding(base.layers, added, rows),
                 acting(base.layers, self._of(deltas, prompt=False), rows, lambda: base.text),
-                family.reading(pipeline, read, count),
-                family.attending(pipeline, regions, count, (width, height)),
+                family.reading(pipeline, read, rows),
+                family.attending(pipeline, regions, rows, size),
             ):
                 return family.draw(
                     pipeline,
                     positive,
                     against,
                     generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                    width=width,
-                    height=height,
+                    width=size[0],
+                    height=size[1],
                     **arguments,
                 )
 
@@ -212,9 +212,20 @@ class Session:
 
 
 def _joined(parts: Sequence[Encoded]) -> Encoded:
+    """All of them; those of fewer positions are padded with zeros, their masks too."""
+    longest = max(part.states.shape[1] for part in parts)
+
+    def all_of(tensors: Sequence[Tensor]) -> Tensor:
+        if len({t.shape[1:] for t in tensors}) == 1:
+            return torch.cat(list(tensors))
+        wide = [t.new_zeros(len(t), longest, *t.shape[2:]) for t in tensors]
+        for whole, part in zip(wide, tensors, strict=True):
+            whole[:, : part.shape[1]] = part
+        return torch.cat(wide)
+
     return Encoded(
-        states=torch.cat([part.states for part in parts]),
-        beside={key: torch.cat([p.beside[key] for p in parts]) for key in parts[0].beside},
+        states=all_of([part.states for part in parts]),
+        beside={key: all_of([p.beside[key] for p in parts]) for key in parts[0].beside},
     )
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Flow, Objective
+from perdure.hosts.diffusion.passes import Rows, negatives_first
 from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
 from perdure.hosts.frozen import Reads
 from perdure.hosts.size import Size
@@ -40,7 +41,6 @@ class StableDiffusion3(Family):
         "text_encoder_3": "tokenizer_3",
     }
     optional = frozenset({"text_encoder_3"})
-    advice: ClassVar[Mapping[str, Mapping[str, Any]]] = {"learning": {"token": STATE}}
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn.add_k_proj", "attn.add_v_proj"),
         "cross-attention": (
@@ -61,6 +61,9 @@ class StableDiffusion3(Family):
             return clips
         return [*clips, Vocabulary(pipeline, "text_encoder_3", "tokenizer_3", length=_T5_LENGTH)]
 
+    def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
+        return {"learning": {"token": STATE}, "drawing": {"steps": 28, "guidance": 7.0}}
+
     def reads(self, layer: str) -> Reads:
         if layer == "context_embedder":
             return "prompt"
@@ -72,20 +75,17 @@ class StableDiffusion3(Family):
 
     def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
         first = super().places(tokens, ids)
-        count, length = ids[0].shape
-        rests = torch.ones(count, length + _T5_LENGTH, dtype=torch.bool)
-        for n, end in enumerate(first.ends):
-            rests[n, :end] = False
-        spoken = first.spoken
-        if len(ids) == 3:
-            t5 = tokens.vocabularies[2]
-            for n, end in enumerate(t5.ends(ids[2])):
-                rests[n, length : length + end] = False
-            more = tokens.places(t5, ids[2])
-            spoken = tuple(
-                (*of, *((name, length + place) for name, place in also))
-                for of, also in zip(spoken, more, strict=True)
-            )
+        if len(ids) < 3:
+            return first  # zeros are what is left of T5: padding
+        length, t5 = ids[0].shape[1], tokens.vocabularies[2]
+        spoken = tuple(
+            (*of, *((name, length + place) for name, place in also))
+            for of, also in zip(first.spoken, tokens.places(t5, ids[2]), strict=True)
+        )
+        rests = tuple(
+            (slice(end, length), slice(length + also, None))
+            for end, also in zip(first.ends, t5.ends(ids[2]), strict=True)
+        )
         return Places(spoken, first.ends, rests)
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
@@ -104,10 +104,10 @@ class StableDiffusion3(Family):
     ) -> Encoded | None:
         return self.encode(pipeline, prompts)
 
-    def spoken_rows(self, rows: int, prompts: int) -> slice:
-        return slice(rows - prompts, rows)  # the negative prompts come first
+    def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
+        return negatives_first(prompts)
 
-    def objective(self, pipeline: Any) -> Objective:
+    def objective(self, pipeline: Any, size: Size) -> Objective:
         return Flow(shift=float(pipeline.scheduler.config.shift), logit_normal=True)
 
     def size(self, pipeline: Any) -> Size:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perdure.hosts.diffusion.conditioning import Conditioning
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, of_schedule
+from perdure.hosts.diffusion.passes import Rows, all_rows, negatives_first
 from perdure.hosts.diffusion.regional import Boxed, attending
 from perdure.hosts.frozen import Reads
 from perdure.hosts.size import Size
@@ -49,10 +50,10 @@ class UNet(Family):
     def state_width(self, pipeline: Any) -> int:
         return int(pipeline.unet.config.cross_attention_dim)
 
-    def spoken_rows(self, rows: int, prompts: int) -> slice:
-        return slice(rows - prompts, rows)  # the negative prompts come first
+    def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
+        return negatives_first(prompts)
 
-    def objective(self, pipeline: Any) -> Objective:
+    def objective(self, pipeline: Any, size: Size) -> Objective:
         schedule = pipeline.scheduler
         return of_schedule(schedule.alphas_cumprod, schedule.config.prediction_type)
 
@@ -75,7 +76,7 @@ class UNet(Family):
     def predict(
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
-        with self.reading(pipeline, conditioning.by_layer, len(noised)):
+        with self.reading(pipeline, conditioning.by_layer, all_rows):
             held = pipeline.unet.dtype  # of a base in fp32 autocast decides
             states = conditioning.states
             said: Tensor = pipeline.unet(
@@ -92,36 +93,9 @@ class UNet(Family):
         """What the U-Net is given beside states and time."""
         return None
 
-    @contextmanager
-    def reading(self, pipeline: Any, by_layer: Tensor, prompts: int) -> Iterator[None]:
-        def hook_of(own: Tensor) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
-            def hook(
-                module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-            ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-                given = kwargs["encoder_hidden_states"]
-                rows = self.spoken_rows(len(given), prompts)
-                states = torch.cat([given[: rows.start], own.to(given), given[rows.stop :]])
-                return args, {**kwargs, "encoder_hidden_states": states}
-
-            return hook
-
-        modules = self.readers(pipeline).values() if len(by_layer) > 1 else ()
-        handles = [
-            module.register_forward_pre_hook(hook_of(own), with_kwargs=True)
-            for module, own in zip(modules, by_layer, strict=bool(modules))
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def attending(
-        self, pipeline: Any, regions: Sequence[Boxed], prompts: int, size: Size
+        self, pipeline: Any, regions: Sequence[Boxed], rows: Rows, size: Size
     ) -> AbstractContextManager[None]:
-        def rows(of: int) -> slice:
-            return self.spoken_rows(of, prompts)
-
         side = pipeline.vae_scale_factor
         latents = (size[0] // side, size[1] // side)
         return attending(self.readers(pipeline), regions, rows, latents)

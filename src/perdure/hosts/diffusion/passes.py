@@ -1,0 +1,47 @@
+"""Which rows of a pass are the prompts', and not those that guidance steps away from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+__all__ = ["Rows", "all_rows", "named_passes", "negatives_first", "positives_first"]
+
+Rows = Callable[[int], slice]
+"""Of so many rows of the pass that runs, those of the prompts."""
+
+
+def all_rows(rows: int) -> slice:
+    """A pass of the prompts alone."""
+    return slice(0, rows)
+
+
+def negatives_first(prompts: int) -> AbstractContextManager[Rows]:
+    """One pass for both; the N prompts come last."""
+    return nullcontext(lambda rows: slice(rows - prompts, rows))
+
+
+def positives_first(prompts: int) -> AbstractContextManager[Rows]:
+    """One pass for both; the N prompts come first."""
+    return nullcontext(lambda rows: slice(0, prompts))
+
+
+@contextmanager
+def named_passes(denoiser: Any) -> Iterator[Rows]:
+    """A pass for each, of equal sizes, which the pipeline names by the denoiser's `cache_context`:
+    `cond` and `uncond`."""
+    own, running = denoiser.cache_context, ["cond"]
+
+    @contextmanager
+    def watched(name: str, **given: Any) -> Iterator[None]:
+        running[0] = name
+        with own(name, **given):
+            yield
+        running[0] = "cond"
+
+    denoiser.cache_context = watched  # hides the method
+    try:
+        yield lambda rows: slice(0, rows if running[0] == "cond" else 0)
+    finally:
+        del denoiser.cache_context
