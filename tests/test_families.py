@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_pipeline
-from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from diffusers import (
+    Flux2Transformer2DModel,
+    FluxTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SanaTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    ZImageTransformer2DModel,
+)
 from tiny_pipelines import make_sd3, make_sdxl
 
 import perdure
@@ -23,14 +31,14 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SD3 = FAMILIES[:3]
+SD, SDXL, SANA, SD3, FLUX, FLUX2, Z_IMAGE, QWEN = FAMILIES
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
     """The pipeline called as anyone calls it."""
     with torch.no_grad(), base.autocast():
         drawn = stock(
-            [prompt],
+            prompt=[prompt],
             num_inference_steps=1,
             guidance_scale=4.0,
             generator=[torch.Generator().manual_seed(3)],
@@ -69,6 +77,22 @@ SD3_TRANSFORMER = {
 }
 
 
+FLUX_DEV = {"guidance_embeds": True}
+KLEIN_4B = {
+    "num_layers": 5,
+    "num_single_layers": 20,
+    "num_attention_heads": 24,
+    "joint_attention_dim": 7680,
+    "guidance_embeds": False,
+}
+KLEIN_9B = {
+    "num_layers": 8,
+    "num_single_layers": 24,
+    "num_attention_heads": 32,
+    "joint_attention_dim": 12288,
+    "guidance_embeds": False,
+}
+
 COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], int]] = [
     (
         SD,
@@ -89,12 +113,22 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
         2_567_463_684,
     ),
     (SD3, "transformer", SD3Transformer2DModel, SD3_TRANSFORMER, [(48, 1536, 1536)], 2_028_328_000),
+    # 20 blocks, keys and values
+    (SANA, "transformer", SanaTransformer2DModel, {}, [(40, 2240, 2240)], 1_604_462_752),
+    # 19 double blocks and 38 single ones
+    (FLUX, "transformer", FluxTransformer2DModel, FLUX_DEV, [(114, 3072, 3072)], 11_901_408_320),
+    # 5 and 20, 8 and 24
+    (FLUX2, "transformer", Flux2Transformer2DModel, KLEIN_4B, [(50, 3072, 3072)], 3_875_544_576),
+    (FLUX2, "transformer", Flux2Transformer2DModel, KLEIN_9B, [(64, 4096, 4096)], 9_078_581_248),
+    # 30 blocks and 2 refiners of the text
+    (Z_IMAGE, "transformer", ZImageTransformer2DModel, {}, [(64, 3840, 3840)], 6_154_908_736),
+    # 60 blocks
+    (QWEN, "transformer", QwenImageTransformer2DModel, {}, [(120, 3072, 3072)], 20_430_401_088),
 ]
+IDS = ["sd15", "sdxl", "sd3", "sana", "flux", "klein-4b", "klein-9b", "z-image", "qwen-image"]
 
 
-@pytest.mark.parametrize(
-    ("family", "part", "kind", "config", "matrices", "whole"), COUNTS, ids=["sd15", "sdxl", "sd3"]
-)
+@pytest.mark.parametrize(("family", "part", "kind", "config", "matrices", "whole"), COUNTS, ids=IDS)
 def test_keys_and_values_of_the_real_shapes_are_as_many_as_the_architecture_says(
     family: Any,
     part: str,
@@ -106,6 +140,7 @@ def test_keys_and_values_of_the_real_shapes_are_as_many_as_the_architecture_says
     with torch.device("meta"):
         denoiser = kind(**config)
     layers = family.layers(SimpleNamespace(**{part: denoiser}), KEYS_VALUES)
+    assert all(layer.reads != "picture" for layer in layers.values())
     shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
     assert sum(p.numel() for p in denoiser.parameters()) == whole
     assert sorted(shapes.values()) == sorted(

@@ -8,18 +8,50 @@ from typing import Any
 
 import torch
 from diffusers import (
+    AutoencoderDC,
     AutoencoderKL,
+    AutoencoderKLFlux2,
+    AutoencoderKLQwenImage,
+    DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    QwenImagePipeline,
+    QwenImageTransformer2DModel,
+    SanaPipeline,
+    SanaTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
+)
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
 )
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
+    Gemma2Config,
+    Gemma2Model,
+    GemmaTokenizer,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2Tokenizer,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3Model,
     T5Config,
     T5EncoderModel,
     T5TokenizerFast,
@@ -27,9 +59,21 @@ from transformers import (
 
 from perdure.smallworld.train.vocabulary import make_tokenizer
 
-__all__ = ["make_sd3", "make_sdxl"]
+__all__ = [
+    "make_flux",
+    "make_flux2",
+    "make_qwen_image",
+    "make_sana",
+    "make_sd3",
+    "make_sdxl",
+    "make_z_image",
+]
 
-HINTS = {"learning": {"batch_size": 2}, "drawing": {"steps": 2, "guidance": 3.0}}
+HINTS = {
+    "size": "32x32",
+    "learning": {"batch_size": 2},
+    "drawing": {"steps": 2, "guidance": 3.0},
+}
 SENTENCE = "a photo of a dog in the snow next to a person at night"
 
 
@@ -102,6 +146,258 @@ def make_sd3(folder: Path, *, t5: bool = True) -> Path:
         tokenizer_3=tokenizer_3,
     )
     return saved(pipeline, folder)
+
+
+def make_sana(folder: Path) -> Path:
+    """A Gemma 2 whose states are wider than the features that the blocks read."""
+    torch.manual_seed(0)
+    tokenizer = gemma_tokenizer()
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=8,
+        cross_attention_dim=16,
+        caption_channels=24,
+        sample_size=8,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=4,
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        encoder_layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        encoder_qkv_multiscales=((), (), ()),
+        decoder_qkv_multiscales=((), (), ()),
+        scaling_factor=0.4,
+    )
+    encoder = Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=24,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    scheduler = DPMSolverMultistepScheduler(
+        flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction"
+    )
+    return saved(SanaPipeline(tokenizer, encoder, vae, transformer, scheduler), folder)
+
+
+def make_flux(folder: Path, *, guided: bool = True) -> Path:
+    """``guided``: with a guidance embedding, as dev has one and schnell none."""
+    torch.manual_seed(0)
+    transformer = FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        pooled_projection_dim=16,
+        guidance_embeds=guided,
+        axes_dims_rope=(2, 2, 4),
+    )
+    tokenizer_2, encoder_2 = of_t5(24)
+    pipeline = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=guided),
+        vae=autoencoder(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=clip(CLIPTextModel, 16),
+        tokenizer=make_tokenizer(),
+        text_encoder_2=encoder_2,
+        tokenizer_2=tokenizer_2,
+        transformer=transformer,
+    )
+    return saved(pipeline, folder)
+
+
+def make_flux2(folder: Path, *, distilled: bool = False) -> Path:
+    """A Qwen3 of 28 layers, of whose states those of layers 9, 18 and 27 are read."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    transformer = Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=3 * 8,
+        timestep_guidance_channels=16,
+        mlp_ratio=2.0,
+        axes_dims_rope=(2, 2, 2, 2),
+        guidance_embeds=False,
+    )
+    vae = AutoencoderKLFlux2(
+        block_out_channels=(8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+        mid_block_add_attention=False,
+    )
+    vae.bn.running_mean.normal_()
+    vae.bn.running_var.uniform_(0.5, 2.0)
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=Qwen3ForCausalLM(of_qwen3(8, 28, tokenizer, spare=0)),
+        tokenizer=tokenizer,
+        transformer=transformer,
+        is_distilled=distilled,
+    )
+    return saved(pipeline, folder)
+
+
+def make_z_image(folder: Path, *, shift: float = 6.0) -> Path:
+    """A shift of 3 is Turbo's."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=24,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=3,
+        n_kv_heads=3,
+        cap_feat_dim=20,
+        axes_dims=[2, 2, 4],
+        axes_lens=[1024, 64, 64],
+    )
+    for module in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(module)
+    pipeline = ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae=autoencoder(scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=Qwen3Model(of_qwen3(20, 2, tokenizer)),
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+    return saved(pipeline, folder)
+
+
+def make_qwen_image(folder: Path) -> Path:
+    """An autoencoder of videos; of a prompt the first 34 states are dropped."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    transformer = QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(2, 2, 4),
+    )
+    vae = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[2.0, 0.5, 1.5, 1.0],
+    )
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2], "rope_type": "default"},
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "fullatt_block_indexes": [0],
+    }
+    encoder = Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(text_config=text, vision_config=vision)
+    )
+    pipeline = QwenImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+    return saved(pipeline, folder)
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """A byte-level BPE of one sentence with a chat template of one line."""
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    learner.train_from_iterator([SENTENCE], trainer)
+    model = json.loads(learner.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens={"start": "<|im_start|>"},
+    )
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n"
+        "{% endif %}"
+    )
+    return tokenizer
+
+
+def gemma_tokenizer() -> GemmaTokenizer:
+    """A BPE of one sentence that knows every byte; a prompt begins with <bos> and has no end."""
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    learner = Tokenizer(models.BPE())
+    learner.normalizer = normalizers.Replace(" ", "▁")
+    learner.decoder = decoders.Replace("▁", " ")
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=[*specials, *(f"<0x{byte:02X}>" for byte in range(256))],
+        show_progress=False,
+    )
+    learner.train_from_iterator([SENTENCE], trainer)
+    model = json.loads(learner.to_str())["model"]
+    tokenizer = GemmaTokenizer(
+        vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]]
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.bos_token_id)]
+    )
+    return tokenizer
+
+
+def of_qwen3(width: int, layers: int, tokenizer: Any, *, spare: int = 8) -> Qwen3Config:
+    """With a token table that has spare rows, as published ones have; it is the output's too."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer) + spare,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=4,
+        tie_word_embeddings=True,
+    )
 
 
 def clip(kind: Any, width: int, *, end: int | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,10 @@ import transformers.utils.logging as transformers_logging
 __all__ = ["StableDiffusion3Pipeline", "StableDiffusionPipeline", "quietly"]
 
 _LIBRARIES = (diffusers_logging, transformers_logging)
+
+
+# Norms of fp32 under bf16 autocast are as they should be; torch's faster kernel alone is not used.
+warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
 @contextmanager

@@ -28,12 +28,12 @@ def stock_difference(painter: Painter, folder: Path | str, prompts: Sequence[str
     stock = base.stock(folder)
     with torch.no_grad(), base.autocast():
         theirs = stock(
-            list(prompts),
+            prompt=list(prompts),
             num_inference_steps=STEPS,
-            guidance_scale=GUIDANCE,
             height=height,
             width=width,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            **base.family.call(len(prompts), GUIDANCE),
         ).images
     pairs = zip(ours, theirs, strict=True)
     return max(int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max()) for a, b in pairs)

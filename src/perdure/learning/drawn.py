@@ -69,7 +69,6 @@ def _drawn(session: Session, prompt: str, seeds: Sequence[int], **arguments: Any
     drawn = []
     for start in range(0, len(seeds), BATCH):
         some = seeds[start : start + BATCH]
-        latents = session.draw([prompt] * len(some), seeds=some, output_type="latent", **arguments)
-        drawn.append(latents.float())
+        drawn.append(session.draw_latents([prompt] * len(some), seeds=some, **arguments).float())
     mean = torch.cat(drawn)
     return Latents(mean=mean, std=torch.zeros_like(mean))

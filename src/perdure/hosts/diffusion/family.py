@@ -18,7 +18,8 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.passes import Rows
-from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
+from perdure.hosts.diffusion.tokens import Tokens
+from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.frozen import Layer, Reads
 from perdure.hosts.size import Size
 
@@ -167,21 +168,44 @@ class Family(ABC):
     def multiple(self, pipeline: Any) -> int:
         """What width and height must be multiples of."""
 
-    @abstractmethod
     def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents of pictures (N, 3, H, W) in [-1, 1]."""
+        """Mean and deviation (N, C, h, w) of the latents of pictures (N, 3, H, W) in [-1, 1]."""
+        config = pipeline.vae.config
+        posterior = pipeline.vae.encode(pictures).latent_dist
+        shift = getattr(config, "shift_factor", None)
+        mean = posterior.mean if shift is None else posterior.mean - shift
+        return mean * config.scaling_factor, posterior.std * config.scaling_factor
 
-    @abstractmethod
     def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
         """Pictures (N, 3, H, W), about in [-1, 1], of latents."""
+        config = pipeline.vae.config
+        latents = latents / config.scaling_factor
+        shift = getattr(config, "shift_factor", None)
+        pictures: Tensor = pipeline.vae.decode(latents if shift is None else latents + shift).sample
+        return pictures
+
+    def from_drawn(self, pipeline: Any, drawn: Tensor, size: Size) -> Tensor:
+        """Latents as those of `to_latents`, of what the stock pipeline draws as `latent`."""
+        return drawn
 
     # Denoising
+
+    def held(self, pipeline: Any, tensor: Tensor) -> Tensor:
+        """In the dtype that the denoiser's weights are held in; of fp32 autocast decides."""
+        dtype = getattr(pipeline, self.component).dtype
+        return tensor if dtype == torch.float32 else tensor.to(dtype)
 
     @abstractmethod
     def predict(
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
-        """What the denoiser says of noised latents of pictures of a size, shaped like them."""
+        """What the denoiser says of noised latents of pictures of a size, shaped like them; by
+        their objective's sign."""
+
+    def call(self, prompts: int, guidance: float) -> dict[str, Any]:
+        """What the stock pipeline's call is given for N prompts, to guide as drawing does where
+        there is no negative prompt."""
+        return {"guidance_scale": guidance}
 
     def draw(
         self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any

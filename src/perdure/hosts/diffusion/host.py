@@ -62,7 +62,7 @@ class Base(Frozen):
             encoder_name: what results call it where it is the base's own: as the base. None is its
                 folder or id.
             hints: what the base's own `perdure.json` advises: `learning` for all methods and
-                `learning_of` one, `methods` (their options), `drawing`, `psnr`.
+                `learning_of` one, `methods` (their options), `drawing`, `size`, `psnr`.
             device: where it computes; the CPU by default.
             identity: where it is known already; it is taken from the weights otherwise.
         """
@@ -194,7 +194,8 @@ class Base(Frozen):
     @property
     def size(self) -> Size:
         """Width and height of its own pictures in pixels."""
-        return self.family.size(self.pipeline)
+        own = self.hints.get("size")
+        return self.family.size(self.pipeline) if own is None else read_size(own)
 
     def objective_at(self, size: Size) -> Objective:
         """What the denoiser predicts of pictures of a size, and at which times it is trained."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from perdure.errors import PerdureError
 
-__all__ = ["Epsilon", "Flow", "Objective", "Velocity", "of_schedule"]
+__all__ = ["Epsilon", "Flow", "Objective", "Velocity", "flow_of", "of_schedule"]
 
 
 class Objective(ABC):
@@ -92,6 +95,28 @@ class Flow(Objective):
 
     def target(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         return noise - x
+
+
+def flow_of(scheduler: Any, positions: int = 0) -> Flow:
+    """Rectified flow at logit-normal times, shifted as the scheduler shifts those of pictures with
+    so many positions (arXiv 2403.03206, section 5.3.2)."""
+    config = scheduler.config
+    if not config.get("use_dynamic_shifting"):
+        shift = config.get("flow_shift") or config.get("shift") or 1.0
+        return Flow(shift=float(shift), logit_normal=True)
+    mu = calculate_shift(
+        positions,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", 1.15),
+    )
+    return Flow(shift=shift_by(scheduler, mu), logit_normal=True)
+
+
+def shift_by(scheduler: Any, mu: float) -> float:
+    """The shift of times that a scheduler makes of mu."""
+    return mu if scheduler.config.get("time_shift_type") == "linear" else math.exp(mu)
 
 
 def of_schedule(alphas_cumprod: Tensor, prediction: str) -> Objective:

@@ -149,7 +149,7 @@ class Session:
         regions: Sequence[Boxed] = (),
         **arguments: Any,
     ) -> Any:
-        """The stock pipeline's pictures (or latents, with `output_type="latent"`), one a prompt.
+        """The stock pipeline's pictures, one a prompt.
 
         All prompts are encoded as they stand, in one batch: the stock pipeline's own bits.
 
@@ -196,6 +196,14 @@ class Session:
                     height=size[1],
                     **arguments,
                 )
+
+    def draw_latents(
+        self, prompts: Sequence[str], *, size: Size | str | None = None, **arguments: Any
+    ) -> Tensor:
+        """As `draw`: the pictures' latents (N, C, h, w), as `Base.encode` has them."""
+        base, size = self.base, self.base.fitting(size)
+        drawn = self.draw(prompts, size=size, output_type="latent", **arguments)
+        return base.family.from_drawn(base.pipeline, drawn, size)
 
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""

@@ -1,14 +1,28 @@
 """The families of pipelines: one file is one of them."""
 
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.families.flux import Flux
+from perdure.hosts.diffusion.families.flux2 import Flux2
+from perdure.hosts.diffusion.families.qwen_image import QwenImage
+from perdure.hosts.diffusion.families.sana import Sana
 from perdure.hosts.diffusion.families.sd import StableDiffusion
 from perdure.hosts.diffusion.families.sd3 import StableDiffusion3
 from perdure.hosts.diffusion.families.sdxl import StableDiffusionXL
+from perdure.hosts.diffusion.families.z_image import ZImage
 from perdure.hosts.diffusion.family import Family
 
 __all__ = ["FAMILIES", "family_of"]
 
-FAMILIES: tuple[Family, ...] = (StableDiffusion(), StableDiffusionXL(), StableDiffusion3())
+FAMILIES: tuple[Family, ...] = (
+    StableDiffusion(),
+    StableDiffusionXL(),
+    Sana(),
+    StableDiffusion3(),
+    Flux(),
+    Flux2(),
+    ZImage(),
+    QwenImage(),
+)
 
 
 def family_of(pipeline: str, where: str) -> Family:

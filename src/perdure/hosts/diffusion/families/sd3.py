@@ -10,11 +10,10 @@ from torch import Tensor
 
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family
-from perdure.hosts.diffusion.objective import Flow, Objective
+from perdure.hosts.diffusion.families.joint import JointBlocks
 from perdure.hosts.diffusion.passes import Rows, negatives_first
-from perdure.hosts.diffusion.tokens import Tokens, Vocabulary
-from perdure.hosts.frozen import Reads
+from perdure.hosts.diffusion.tokens import Tokens
+from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.size import Size
 
 __all__ = ["StableDiffusion3"]
@@ -25,7 +24,7 @@ _T5_LENGTH = 256
 _POOLED = "pooled_prompt_embeds"
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(JointBlocks):
     """`StableDiffusion3Pipeline` of diffusers (arXiv 2403.03206).
 
     The states are those of both CLIPs side by side, and after them T5's: a concept is spoken of at
@@ -34,23 +33,12 @@ class StableDiffusion3(Family):
 
     title = "Stable Diffusion 3 / 3.5"
     pipelines = ("StableDiffusion3Pipeline",)
-    component = "transformer"
     encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",
         "text_encoder_3": "tokenizer_3",
     }
     optional = frozenset({"text_encoder_3"})
-    targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        KEYS_VALUES: ("attn.add_k_proj", "attn.add_v_proj"),
-        "cross-attention": (
-            "attn.add_q_proj",
-            "attn.add_k_proj",
-            "attn.add_v_proj",
-            "attn.to_add_out",
-        ),
-        "all": (),
-    }
 
     def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
         clips = [
@@ -63,15 +51,6 @@ class StableDiffusion3(Family):
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         return {"learning": {"token": STATE}, "drawing": {"steps": 28, "guidance": 7.0}}
-
-    def reads(self, layer: str) -> Reads:
-        if layer == "context_embedder":
-            return "prompt"
-        text = (".add_q_proj", ".add_k_proj", ".add_v_proj", ".to_add_out")
-        return "text" if layer.endswith(text) or ".ff_context." in layer else "picture"
-
-    def state_width(self, pipeline: Any) -> int:
-        return int(pipeline.transformer.config.joint_attention_dim)
 
     def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
         first = super().places(tokens, ids)
@@ -107,36 +86,13 @@ class StableDiffusion3(Family):
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
         return negatives_first(prompts)
 
-    def objective(self, pipeline: Any, size: Size) -> Objective:
-        return Flow(shift=float(pipeline.scheduler.config.shift), logit_normal=True)
-
-    def size(self, pipeline: Any) -> Size:
-        side = int(pipeline.default_sample_size * pipeline.vae_scale_factor)
-        return side, side
-
-    def multiple(self, pipeline: Any) -> int:
-        return int(pipeline.vae_scale_factor * pipeline.patch_size)
-
-    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        config = pipeline.vae.config
-        posterior = pipeline.vae.encode(pictures).latent_dist
-        mean = (posterior.mean - config.shift_factor) * config.scaling_factor
-        return mean, posterior.std * config.scaling_factor
-
-    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
-        config = pipeline.vae.config
-        pictures: Tensor = pipeline.vae.decode(
-            latents / config.scaling_factor + config.shift_factor
-        ).sample
-        return pictures
-
     def predict(
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
         said: Tensor = pipeline.transformer(
-            hidden_states=noised,
+            hidden_states=self.held(pipeline, noised),
             timestep=t,
-            encoder_hidden_states=conditioning.states,
-            pooled_projections=conditioning.beside[_POOLED],
+            encoder_hidden_states=self.held(pipeline, conditioning.states),
+            pooled_projections=self.held(pipeline, conditioning.beside[_POOLED]),
         ).sample
         return said

@@ -64,25 +64,14 @@ class UNet(Family):
     def multiple(self, pipeline: Any) -> int:
         return max(8, int(pipeline.vae_scale_factor))  # 8 is what the pipelines ask for
 
-    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        factor = pipeline.vae.config.scaling_factor
-        posterior = pipeline.vae.encode(pictures).latent_dist
-        return posterior.mean * factor, posterior.std * factor
-
-    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
-        pictures: Tensor = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
-        return pictures
-
     def predict(
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
         with self.reading(pipeline, conditioning.by_layer, all_rows):
-            held = pipeline.unet.dtype  # of a base in fp32 autocast decides
-            states = conditioning.states
             said: Tensor = pipeline.unet(
-                noised if held == torch.float32 else noised.to(held),
+                self.held(pipeline, noised),
                 t,
-                encoder_hidden_states=states if held == torch.float32 else states.to(held),
+                encoder_hidden_states=self.held(pipeline, conditioning.states),
                 added_cond_kwargs=self.beside(pipeline, conditioning, size),
             ).sample
         return said
