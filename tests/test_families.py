@@ -254,6 +254,7 @@ def test_writing_a_pipeline_leaves_the_bases_tables_alone_also_where_they_have_s
     tmp_path: Path,
 ) -> None:
     base = Base.open(make_sd3(tmp_path / "base"), device="cpu")
+    base.need_encoders()
     tables = [v.table.weight for v in base.tokens.vocabularies]
     assert len(tables[2]) > base.tokens.vocabularies[2].own
     before = [table.clone() for table in tables]

@@ -88,7 +88,8 @@ def test_a_concept_is_spoken_of_where_its_words_row_goes_in(
 ) -> None:
     """Another row changes the states at the concept's position, and none before it where the
     encoder is causal; behind the prompt's end lies what its template says, and padding."""
-    name, base = named
+    name = named[0]
+    base = perdure.Base.open(named[1].pipeline.config["_name_or_path"], device="cpu")  # untouched
     generator = torch.Generator().manual_seed(0)
     one, other = (base.tokens.random("word", generator) * k for k in (1.0, 3.0))
     prompts = ["a photo of <ada> in the snow", "a dog"]

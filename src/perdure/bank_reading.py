@@ -126,6 +126,11 @@ class ReadableBank:
         return self.path / ".derived"
 
     @property
+    def prompts(self) -> Path:
+        """Encoded prompts, for bases with large text encoders; part of `derived`."""
+        return self.derived / "prompts"
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of what bank.json says: it changes with every commit and remove."""
         return hashlib.sha256(self._state.to_json().encode()).hexdigest()

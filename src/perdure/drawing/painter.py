@@ -46,6 +46,7 @@ class Painter:
         self.kept = kept_of(bank, self.method, upto=upto)
         self.composition = bank.composition()
         self.tokens: Mapping[str, Token] = bank.tokens(upto)
+        self.cache = base.cache(bank.prompts)
 
     def draw(
         self,
@@ -148,7 +149,7 @@ class Painter:
         """
         spoken = {name for text in texts for name in known_in(text, self.tokens)}
         tokens = {name: self.tokens[name] for name in self.tokens if name in spoken}
-        return self.base.session(targets=self.method.targets, tokens=tokens)
+        return self.base.session(targets=self.method.targets, tokens=tokens, cache=self.cache)
 
     @cached_property
     def _of_bank(self) -> Deltas:

@@ -217,7 +217,8 @@ def _run(
     settings = task.settings
     if method.independent:
         settings = replace(settings, seed=seed_for_concepts(settings.seed, list(pictures)))
-    with base.session(targets=method.targets) as session:
+    cache = base.cache(bank.prompts, write=True)
+    with base.session(targets=method.targets, cache=cache) as session:
         latents, facts = _encoded(base, pictures, settings, note)
         kept = kept_of(bank, method, write=True)
         tensors, tokens, trained = _trained(

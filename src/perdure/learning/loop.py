@@ -96,7 +96,7 @@ def train(
 def token_of(session: Session, kind: str, rows: Tensor) -> Token:
     """The token of rows (n, d) as a learner trains them."""
     base = session.base
-    return base.tokens.token(kind, rows, base.state_scale if kind == STATE else 1.0)
+    return base.tokens.token(kind, rows, session.state_scale if kind == STATE else 1.0)
 
 
 @dataclass(frozen=True, eq=False)

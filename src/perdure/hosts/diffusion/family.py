@@ -6,7 +6,7 @@ One file of `families/` is one family. Nothing else knows how a pipeline is made
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -41,6 +41,8 @@ class Family(ABC):
     """Text encoder -> its tokenizer, both by the pipeline's names for them."""
     optional: ClassVar[frozenset[str]] = frozenset()
     """The text encoders that a pipeline may lack."""
+    large_encoders: ClassVar[bool] = False
+    """Are the text encoders so large that they should leave memory while nothing is encoded?"""
     autoencoder: ClassVar[str] = "vae"
     targets: ClassVar[Mapping[str, tuple[str, ...]]]
     """Set of target layers -> how their names end; every linear and convolution where empty."""
@@ -57,12 +59,13 @@ class Family(ABC):
         lacking = [part for part in self.optional if index.get(part, (None,))[0] is None]
         return {part: None for name in lacking for part in (name, self.encoders[name])}
 
-    def check(self, pipeline: Any) -> None:
-        """PerdureError where a part is missing or of a kind that cannot be taught."""
+    def check(self, pipeline: Any, resting: Collection[str] = ()) -> None:
+        """PerdureError where a part is missing, but for encoders that rest, or of a kind that
+        cannot be taught."""
         encoders = [part for part in self.encoders if part not in self.optional]
         tokenizers = [self.encoders[part] for part in encoders]
         for part in (self.component, self.autoencoder, *encoders, *tokenizers):
-            if getattr(pipeline, part, None) is None:
+            if part not in resting and getattr(pipeline, part, None) is None:
                 raise PerdureError(
                     f"The base has no {part}, without which it cannot be taught: download it whole."
                 )
@@ -87,7 +90,7 @@ class Family(ABC):
         return [
             Vocabulary(pipeline, name, tokenizer)
             for name, tokenizer in self.encoders.items()
-            if getattr(pipeline, name) is not None
+            if getattr(pipeline, tokenizer) is not None
         ]
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
@@ -139,11 +142,16 @@ class Family(ABC):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         """Prompts through the pipeline's own `encode_prompt`, with a graph where rows train."""
 
+    def guides(self, pipeline: Any) -> bool:
+        """Does it draw with a negative prompt beside the prompt?"""
+        return True
+
     @abstractmethod
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
-        """What guidance steps away from; as the pipeline does where a prompt is empty."""
+        """What guidance steps away from, where the pipeline `guides`; as it does where a prompt is
+        empty."""
 
     @abstractmethod
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:

@@ -14,7 +14,15 @@ from safetensors import SafetensorError, safe_open
 
 from perdure.errors import PerdureError
 
-__all__ = ["SUFFIX", "pipeline_of", "read_index", "single_kind", "stored_dtype", "variant_of"]
+__all__ = [
+    "SUFFIX",
+    "pipeline_of",
+    "read_index",
+    "single_kind",
+    "stored_dtype",
+    "variant_of",
+    "weight_files",
+]
 
 SUFFIX = ".safetensors"
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
@@ -77,12 +85,16 @@ def variant_of(folder: Path, parts: Sequence[str]) -> str | None:
 
 def stored_dtype(folder: Path, part: str, variant: str | None) -> torch.dtype:
     """The dtype of most weights of a part, by its files."""
-    files = sorted((folder / part).glob("*" + SUFFIX))
-    own = [file for file in files if _variant(file) == (variant or "")] or files
     count: Counter[torch.dtype] = Counter()
-    for file in own:
+    for file in weight_files(folder / part, variant):
         count.update(_header(file))
     return count.most_common(1)[0][0] if count else torch.float32
+
+
+def weight_files(folder: Path, variant: str | None) -> list[Path]:
+    """The files of a part's weights in a variant; the plain ones where it has none."""
+    files = sorted(folder.glob("*" + SUFFIX))
+    return [file for file in files if _variant(file) == (variant or "")] or files
 
 
 def single_kind(file: Path) -> tuple[str, torch.dtype]:

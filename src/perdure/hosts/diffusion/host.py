@@ -16,26 +16,20 @@ from torch import Tensor, nn
 
 from perdure.adapters import Token
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.encoders import Source
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.files import read_index
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.opening import opened
-from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.prompt_cache import PromptCache
+from perdure.hosts.diffusion.session import ORDINARY, Session
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.frozen import Frozen, Layer
 from perdure.hosts.size import Size, read_size
 from perdure.quiet import quietly
 
 __all__ = ["Base"]
-
-_ORDINARY = (
-    "a photo of a person",
-    "a photo of a dog in the snow",
-    "a drawing of a house",
-    "a painting of a tree at night",
-)
-"""Prompts whose states say how large states are."""
 
 
 class Base(Frozen):
@@ -52,6 +46,7 @@ class Base(Frozen):
         hints: Mapping[str, Any] | None = None,
         device: torch.device | None = None,
         identity: BaseIdentity | None = None,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         """
         Args:
@@ -65,6 +60,7 @@ class Base(Frozen):
                 `learning_of` one, `methods` (their options), `drawing`, `size`, `psnr`.
             device: where it computes; the CPU by default.
             identity: where it is known already; it is taken from the weights otherwise.
+            sources: text encoders that the pipeline is opened without, until they are needed.
         """
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
@@ -79,6 +75,8 @@ class Base(Frozen):
         self.tokens = Tokens(
             family.vocabularies(pipeline), state_width=family.state_width(pipeline)
         )
+        for vocabulary in self.tokens.vocabularies:
+            vocabulary.source = (sources or {}).get(vocabulary.name)
         self.objective = family.objective(pipeline, self.size)
         self._lock = threading.Lock()
         self._user: int | None = None
@@ -116,6 +114,7 @@ class Base(Frozen):
             "encoder": encoder or what.encoder,
             "encoder_name": what.name if what.own_encoder and not encoder else None,
             "hints": what.hints,
+            "sources": what.sources,
         }
         identity = None
         if what.dtype != torch.float32:  # fp32 holds every stored value as it is
@@ -132,6 +131,7 @@ class Base(Frozen):
         targets: str = KEYS_VALUES,
         tokens: Mapping[str, Token] | None = None,
         deltas: Mapping[str, Tensor] | None = None,
+        cache: PromptCache | None = None,
     ) -> Iterator[Session]:
         """A block in which this base is one's own; afterwards it is what it was, to the bit.
 
@@ -139,6 +139,7 @@ class Base(Frozen):
             targets: the set of target layers.
             tokens: the concepts that can be spoken of.
             deltas: what is folded, by layer.
+            cache: of encoded prompts, for a base with large text encoders: see `cache`.
 
         Another thread waits until the block ends. RuntimeError where the same thread asks again
         inside it, which would wait for ever.
@@ -149,7 +150,7 @@ class Base(Frozen):
             self._user = threading.get_ident()
             try:
                 self.aim(targets)
-                session = Session(self)
+                session = Session(self, cache)
                 session.speak(tokens or {})
                 session.fold(deltas or {})
                 yield session
@@ -157,6 +158,25 @@ class Base(Frozen):
                 self.fold({})
                 self.tokens.set({})
                 self._user = None
+
+    def cache(self, folder: Path, *, write: bool = False) -> PromptCache | None:
+        """Encoded prompts in a folder; None where the text encoders are small."""
+        if not self.family.large_encoders:
+            return None
+        name = f"{self.identity.hash} {self.dtype_name}"
+        return PromptCache(folder, base=name, write=write)
+
+    def need_encoders(self) -> None:
+        """Read the text encoders that rest."""
+        for vocabulary in self.tokens.vocabularies:
+            vocabulary.need(self.device, self.dtype)
+
+    def rest_encoders(self) -> None:
+        """Take large text encoders out of memory until they are needed again."""
+        for vocabulary in self.tokens.vocabularies:
+            vocabulary.rest()
+        if self.device.type != "cpu":
+            torch.accelerator.empty_cache()
 
     def named(self, targets: str) -> Mapping[str, Layer]:
         return self.family.layers(self.pipeline, targets)
@@ -227,7 +247,7 @@ class Base(Frozen):
         keys_values = self.named(KEYS_VALUES)  # in every set
         weights = [(name, self.pristine[name]) for name in keys_values]
         for vocabulary in self.tokens.vocabularies:
-            weights.append(("tokens", vocabulary.table.weight[: vocabulary.own]))
+            weights.append(("tokens", vocabulary.rows()))
         for name, tensor in weights:
             digest.update(json.dumps([name, list(tensor.shape)]).encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -249,10 +269,14 @@ class Base(Frozen):
     @cached_property
     def state_scale(self) -> float:
         """`std(states) / std(rows of the first table)`, over the words of ordinary prompts."""
-        vocabulary = self.tokens.vocabularies[0]
+        self.need_encoders()
         with torch.no_grad():
-            states = self.family.encode(self.pipeline, _ORDINARY).states.float()
-        ends = vocabulary.ends(vocabulary.ids(_ORDINARY))
+            return self.scale_of(self.family.encode(self.pipeline, ORDINARY).states)
+
+    def scale_of(self, states: Tensor) -> float:
+        """The same of the states of `ORDINARY`, (4, P, d)."""
+        vocabulary, states = self.tokens.vocabularies[0], states.float()
+        ends = vocabulary.ends(vocabulary.ids(ORDINARY))
         words = torch.cat([of[1:end] for of, end in zip(states, ends, strict=True)])
         return float(words.std()) / vocabulary.scale
 

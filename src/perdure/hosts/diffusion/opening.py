@@ -14,6 +14,7 @@ from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
 
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.encoders import Source
 from perdure.hosts.diffusion.families import family_of
 from perdure.hosts.diffusion.family import Family
 from perdure.hosts.diffusion.files import (
@@ -45,6 +46,8 @@ class Opened:
     own_encoder: bool
     """Does the folder name the metric encoder itself?"""
     hints: Mapping[str, Any]
+    sources: Mapping[str, Source]
+    """Encoders that are not read yet."""
     device: torch.device
     """Where it is to go."""
     dtype: torch.dtype
@@ -78,11 +81,12 @@ def opened(
         raise PerdureError(f"--config has no effect on {text}, which is no single file: leave it.")
     if path.is_file():
         family, pipeline, own = _of_file(path, config)
+        sources: Mapping[str, Source] = {}
     else:
-        family, pipeline, own = _of_folder(path if path.is_dir() else _fetched(text), text)
+        family, pipeline, own, sources = _of_folder(path if path.is_dir() else _fetched(text), text)
     hints = _hints(path)
     pipeline.set_progress_bar_config(disable=True)
-    family.check(pipeline)
+    family.check(pipeline, sources)
     advised = hints.get("dtype")
     if asked is None and advised is not None:
         asked = _dtype(str(advised))
@@ -95,13 +99,15 @@ def opened(
         encoder=str((path / str(hints["encoder"])).resolve()) if encoder else _CLIP,
         own_encoder=encoder,
         hints=hints,
+        sources=sources,
         device=place,
         dtype=_fast(asked or own, place),
     )
 
 
-def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype]:
-    """Family, pipeline with the values that are stored, and the denoiser's stored dtype."""
+def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype, Mapping[str, Source]]:
+    """Family, pipeline with the values that are stored, the denoiser's stored dtype, and encoders
+    that the pipeline is opened without."""
     index = read_index(folder)
     kind = pipeline_of(index)
     family = family_of(kind, text)
@@ -111,6 +117,12 @@ def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype]:
     variant = variant_of(folder, parts)
     stored = {part: stored_dtype(folder, part, variant) for part in parts}
     own = stored[family.component]
+    sources = {
+        part: Source(folder=folder / part, kind=str(index[part][1]), variant=variant)
+        for part in encoders
+        if family.large_encoders and index.get(part, ("",))[0] == "transformers"
+    }
+    given |= dict.fromkeys(sources)
     with _refusing(text):
         pipeline = family.pipeline_class(kind).from_pretrained(
             folder,
@@ -120,7 +132,7 @@ def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype]:
             local_files_only=True,
             **given,
         )
-    return family, pipeline, own
+    return family, pipeline, own, sources
 
 
 def _of_file(file: Path, config: str | Path | None) -> tuple[Family, Any, torch.dtype]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
-from perdure.adapters.prompts import STATE
-from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
+from perdure.adapters.prompts import STATE, WORD
+from perdure.errors import PerdureError
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.prompt_cache import PromptCache
 from perdure.hosts.diffusion.regional import Box, Boxed, keys_and_values
+from perdure.hosts.diffusion.tokens import spoken_in
 from perdure.hosts.frozen import acting, adding
 from perdure.hosts.size import Size
 from perdure.quiet import quietly
@@ -21,14 +25,24 @@ from perdure.quiet import quietly
 if TYPE_CHECKING:
     from perdure.hosts.diffusion.host import Base
 
-__all__ = ["Boxed", "Session"]
+__all__ = ["ORDINARY", "Boxed", "Session"]
+
+ORDINARY = (
+    "a photo of a person",
+    "a photo of a dog in the snow",
+    "a drawing of a house",
+    "a painting of a tree at night",
+)
+"""Prompts whose states say how large states are."""
+_NEGATIVE = "negative: "
+"""Stands before a negative prompt in the cache's keys."""
 
 
 class Session:
     """The one way to change a base; `Base.session` makes it and puts the base back afterwards."""
 
-    def __init__(self, base: Base) -> None:
-        self.base = base
+    def __init__(self, base: Base, cache: PromptCache | None = None) -> None:
+        self.base, self.cache = base, cache
         self._ahead: dict[str, Encoded] = {}
 
     @property
@@ -53,12 +67,30 @@ class Session:
 
     def encode_ahead(self, prompts: Sequence[str]) -> None:
         """Encode prompts once and for all, fp32, without a graph: as long as the same concepts are
-        spoken of, `conditioning` runs no text encoder for them. Only states may train then."""
-        texts = list(dict.fromkeys(prompts))
+        spoken of, `conditioning` runs no text encoder for them. Only states may train then.
+
+        Large text encoders rest afterwards, and what they said is in the cache, an empty negative
+        prompt too: neither a resume nor drawing these prompts needs them again.
+        """
+        base, texts = self.base, list(dict.fromkeys(prompts))
         with torch.no_grad():
-            encoded = self._encode(texts, self.base.tokens.known, 0)
-        for place, text in enumerate(texts):
-            self._ahead[text] = encoded.at(torch.tensor([place]))
+            if not base.family.large_encoders:
+                encoded = self._encode(texts, base.tokens.known, 0)
+                self._ahead |= {
+                    text: encoded.at(torch.tensor([place])) for place, text in enumerate(texts)
+                }
+                return
+            self._ahead |= {text: self._alone(text) for text in texts}
+            self._alone_negative("", next(iter(self._ahead.values())))
+        base.rest_encoders()
+
+    @cached_property
+    def state_scale(self) -> float:
+        """`Base.state_scale`, without the text encoders where the cache knows it."""
+        if self.cache is None:
+            return self.base.state_scale
+        with torch.no_grad():
+            return self.base.scale_of(_joined([self._alone(text) for text in ORDINARY]).states)
 
     def conditioning(
         self, prompts: Sequence[str], trained: Mapping[str, Token] | None = None
@@ -99,8 +131,57 @@ class Session:
         )
 
     def _encode(self, texts: Sequence[str], known: Mapping[str, Token], layer: int) -> Encoded:
+        if self.cache is not None and not any(self._has_word(text, known) for text in texts):
+            found = [self.cache.get(text) for text in texts]
+            parts = [part for part in found if part is not None]
+            if len(parts) == len(texts):
+                return self._here(_joined(parts))
+        self.base.need_encoders()
         with self.base.tokens.serving(known, layer):
             return self.base.family.encode(self.base.pipeline, texts)
+
+    def _alone(self, text: str) -> Encoded:
+        """A prompt without words, encoded by itself as drawing does, or from the cache."""
+        if self.cache is not None and (found := self.cache.get(text)) is not None:
+            return self._here(found)
+        with self.base.autocast():
+            encoded = self._encode([text], self.base.tokens.known, 0)
+        if self.cache is not None:
+            self.cache.put(text, encoded)
+        return encoded
+
+    def _encode_negative(self, texts: Sequence[str], positive: Encoded) -> Encoded | None:
+        """What guidance steps away from: one text for all, without words where it is cached."""
+        family, known = self.base.family, self.base.tokens.known
+        if not family.guides(self.base.pipeline):
+            if any(texts):
+                raise PerdureError(
+                    f"This {family.title} draws without a negative prompt: leave --negative out."
+                )
+            return None
+        cached = self.cache is not None and not self._has_word(texts[0], known)
+        found = self.cache.get(_NEGATIVE + texts[0]) if self.cache and cached else None
+        if found is not None:
+            return self._here(found).at(torch.zeros(len(texts), dtype=torch.long))
+        self.base.need_encoders()
+        with self.base.tokens.serving(known):
+            return family.encode_negative(self.base.pipeline, texts, positive)
+
+    def _alone_negative(self, text: str, positive: Encoded) -> None:
+        with self.base.autocast():
+            against = self._encode_negative([text], positive)
+        if self.cache is not None and against is not None:
+            self.cache.put(_NEGATIVE + text, against)
+
+    def _has_word(self, text: str, known: Mapping[str, Token]) -> bool:
+        """Does the text speak of a concept that is a word, which changes as it trains?"""
+        return any(known[name].kind == WORD for name in spoken_in(text) if name in known)
+
+    def _here(self, encoded: Encoded) -> Encoded:
+        return Encoded(
+            states=encoded.states.to(self.base.device),
+            beside={key: t.to(self.base.device) for key, t in encoded.beside.items()},
+        )
 
     # Denoising
 
@@ -167,15 +248,15 @@ class Session:
         family, pipeline, size = base.family, base.pipeline, base.fitting(size)
         for vocabulary in base.tokens.vocabularies:
             vocabulary.ids([*prompts, negative])  # refuses a concept that would be cut off
-        own = None if said is None else self.conditioning(prompts).prompts
-        deltas = said(own) if said is not None and own is not None else ()
-        added = self.added(deltas, own) if own is not None else {}
-
+        once = family.large_encoders  # else what acts is taken of states in fp32
+        own = None if said is None or once else self.conditioning(prompts).prompts
         with base.autocast():
-            known = base.tokens.known
-            positive = self._spoken(prompts, self._encode(prompts, known, 0))
-            with base.tokens.serving(known):
-                against = family.encode_negative(pipeline, [negative] * count, positive)
+            positive = self._spoken(prompts, self._encode(prompts, base.tokens.known, 0))
+            if said is not None and once:
+                own = self._prompts(prompts, positive.states)
+            deltas = said(own) if said is not None and own is not None else ()
+            added = self.added(deltas, own) if own is not None else {}
+            against = self._encode_negative([negative] * count, positive)
             if against is not None:
                 against = self._spoken([negative] * count, against)
             base.text = family.text(pipeline, positive.states.shape[1], size)
@@ -207,14 +288,24 @@ class Session:
 
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""
-        tokens = self.base.tokens
-        where = self.base.family.places(tokens, [v.ids(prompts) for v in tokens.vocabularies])
-        states = _with_states(encoded.states, where.spoken, tokens.known, 0)
+        spoken = self._places(prompts).spoken
+        states = _with_states(encoded.states, spoken, self.base.tokens.known, 0)
         return Encoded(states=states, beside=encoded.beside)
+
+    def _prompts(self, prompts: Sequence[str], states: Tensor) -> Prompts:
+        """What methods see of prompts with these states."""
+        where, base = self._places(prompts), self.base
+        features = base.family.features(base.pipeline, states)
+        return Prompts(features, where.spoken, where.ends, where.rests)
+
+    def _places(self, prompts: Sequence[str]) -> Places:
+        tokens = self.base.tokens
+        return self.base.family.places(tokens, [v.ids(prompts) for v in tokens.vocabularies])
 
     def save(self, folder: Path) -> None:
         """Write the pipeline as a diffusers folder: what is folded in its weights, the words in its
         tokenizers and tables. PerdureError where a token is a state."""
+        self.base.need_encoders()
         with self.base.tokens.written(), quietly():
             self.base.pipeline.save_pretrained(folder, safe_serialization=True)
 

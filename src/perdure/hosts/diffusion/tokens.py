@@ -76,7 +76,7 @@ class Tokens:
 
         PerdureError for a token of other encoders or of another width, and for a word of the base.
         """
-        widths = {f"{WORD}/{v.name}": v.table.embedding_dim for v in self.vocabularies}
+        widths = {f"{WORD}/{v.name}": v.width for v in self.vocabularies}
         for name, token in tokens.items():
             wanted = {STATE: self.state_width} if token.kind == STATE else widths
             if {part: rows.shape[1] for part, rows in token.parts.items()} != wanted:
@@ -104,10 +104,7 @@ class Tokens:
             row = torch.randn(1, self.state_width, generator=generator) * self.vocabularies[0].scale
         else:
             row = torch.cat(
-                [
-                    torch.randn(1, v.table.embedding_dim, generator=generator) * v.scale
-                    for v in self.vocabularies
-                ],
+                [torch.randn(1, v.width, generator=generator) * v.scale for v in self.vocabularies],
                 dim=1,
             )
         return row.repeat(layers, 1) if layers > 1 else row
@@ -117,7 +114,7 @@ class Tokens:
         `std(states) / std(rows of the table)`."""
         if kind == STATE:
             return Token({STATE: rows * state_scale})
-        parts = rows.split([v.table.embedding_dim for v in self.vocabularies], dim=1)
+        parts = rows.split([v.width for v in self.vocabularies], dim=1)
         names = [f"{WORD}/{v.name}" for v in self.vocabularies]
         return Token(dict(zip(names, parts, strict=True)))
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.encoders import Source
 
 __all__ = ["Vocabulary", "Wording"]
 
@@ -76,13 +77,46 @@ class Vocabulary:
         self.pipeline, self.name, self._attribute = pipeline, encoder, tokenizer
         self.pristine = self.tokenizer = getattr(pipeline, tokenizer)
         self.own = len(self.tokenizer)
-        self._mend_end()
-        one = getattr(pipeline, encoder)
-        one.set_input_embeddings(one.get_input_embeddings())  # T5 reads a twin, tied by its weight
+        self.source: Source | None = None
+        if getattr(pipeline, encoder) is not None:
+            self._prepare()
         self.length = length or int(self.tokenizer.model_max_length)
         self.wording = wording
         closing = self.tokenizer(wording.after, add_special_tokens=False) if wording else None
         self._closing: list[int] = closing["input_ids"] if closing else []
+
+    def _prepare(self) -> None:
+        self._mend_end()
+        one = getattr(self.pipeline, self.name)
+        one.set_input_embeddings(one.get_input_embeddings())  # T5 reads a twin, tied by its weight
+
+    def need(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Read the encoder, where it rests."""
+        if getattr(self.pipeline, self.name) is None and self.source is not None:
+            self.pipeline.register_modules(**{self.name: self.source.load(device, dtype)})
+            self._prepare()
+
+    def rest(self) -> None:
+        """Take the encoder out of memory, where it can be read again."""
+        if self.source is not None:
+            setattr(self.pipeline, self.name, None)
+
+    def rows(self) -> Tensor:
+        """The table's own rows (tokens, d), as the encoder or its file has them."""
+        if getattr(self.pipeline, self.name) is None and self.source is not None:
+            return self.source.table()[: self.own]
+        return self.table.weight[: self.own]
+
+    @property
+    def width(self) -> int:
+        """Width of the table's rows."""
+        return self._facts[0]
+
+    @cached_property
+    def _facts(self) -> tuple[int, float, Tensor]:
+        """Width, standard deviation and mean row, which are asked for also where it rests."""
+        rows = self.rows().float()
+        return rows.shape[1], float(rows.std()), rows.mean(dim=0, keepdim=True)
 
     def _mend_end(self) -> None:
         """CLIP's old configurations name a wrong end token (2), and then the pooled state is that
@@ -101,15 +135,15 @@ class Vocabulary:
         assert isinstance(table, nn.Embedding)
         return table
 
-    @cached_property
+    @property
     def scale(self) -> float:
         """Standard deviation of the table, the scale of a random start."""
-        return float(self.table.weight[: self.own].float().std())
+        return self._facts[1]
 
-    @cached_property
+    @property
     def ordinary(self) -> Tensor:
         """The mean row (1, d) of the table, fp32."""
-        return self.table.weight[: self.own].float().mean(dim=0, keepdim=True)
+        return self._facts[2]
 
     def add(self, names: Collection[str]) -> None:
         """Make these concepts' tokens words.

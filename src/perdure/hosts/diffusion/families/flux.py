@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE
-from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.families.joint import JointBlocks
 from perdure.hosts.diffusion.passes import Rows, positives_first
@@ -70,13 +69,12 @@ class Flux(JointBlocks):
         )
         return Encoded(states=states, beside={_POOLED: pooled})
 
+    def guides(self, pipeline: Any) -> bool:
+        return False
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
-        if any(prompts):
-            raise PerdureError(
-                f"{self.title} draws without a negative prompt: leave --negative out."
-            )
         return None
 
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:

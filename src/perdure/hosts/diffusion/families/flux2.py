@@ -11,7 +11,6 @@ from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor, nn
 
 from perdure.adapters.prompts import STATE
-from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
 from perdure.hosts.diffusion.objective import Flow, Objective, shift_by
@@ -79,16 +78,13 @@ class Flux2(JointBlocks):
         )
         return Encoded(states=states)
 
+    def guides(self, pipeline: Any) -> bool:
+        return not self.distilled(pipeline)
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
-        if not self.distilled(pipeline):
-            return self.encode(pipeline, prompts)
-        if any(prompts):
-            raise PerdureError(
-                "A distilled FLUX.2 klein draws without a negative prompt: leave --negative out."
-            )
-        return None
+        return self.encode(pipeline, prompts)
 
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
         return named_passes(pipeline.transformer)

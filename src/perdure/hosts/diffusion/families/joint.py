@@ -20,6 +20,7 @@ class JointBlocks(Family):
     read both in one sequence, the text first."""
 
     component = "transformer"
+    large_encoders = True
     embedder: ClassVar[str] = "context_embedder"
     """The layer that reads the encoders' states."""
     feed_forward: ClassVar[str] = ".ff_context."

@@ -34,6 +34,7 @@ class Sana(Family):
     title = "Sana"
     pipelines = ("SanaPipeline",)
     component = "transformer"
+    large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn2.to_k", "attn2.to_v"),
@@ -46,6 +47,7 @@ class Sana(Family):
 
     def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
         """The prompt follows an instruction; of all states the first and the last 299 are taken."""
+        pipeline.tokenizer.padding_side = "right"  # as the pipeline sets it in every call
         asked = "\n".join(_instruction(pipeline))
         tokens = len(pipeline.tokenizer.encode(asked))
         length = tokens + _LENGTH - 2

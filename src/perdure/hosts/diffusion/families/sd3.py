@@ -45,7 +45,7 @@ class StableDiffusion3(JointBlocks):
             Vocabulary(pipeline, name, self.encoders[name], length=pipeline.tokenizer_max_length)
             for name in ("text_encoder", "text_encoder_2")
         ]
-        if pipeline.text_encoder_3 is None:
+        if pipeline.tokenizer_3 is None:
             return clips
         return [*clips, Vocabulary(pipeline, "text_encoder_3", "tokenizer_3", length=_T5_LENGTH)]
 

@@ -39,6 +39,7 @@ class ZImage(Family):
     title = "Z-Image"
     pipelines = ("ZImagePipeline",)
     component = "transformer"
+    large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attention.to_k", "attention.to_v"),
