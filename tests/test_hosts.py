@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import family_matrix
 import numpy as np
 import pytest
 import torch
@@ -129,6 +130,17 @@ def stock(base: perdure.Base, prompt: str, seed: int) -> np.ndarray:
             **STOCK.get(type(base.pipeline).__name__, {"guidance_scale": 3.0}),
         ).images
     return pixels(drawn)
+
+
+def made_matrix() -> str:
+    """What of families and methods runs here, for the documentation."""
+    cells = [tuple(str(value) for value in cell.values) for cell in CELLS]
+    known = [cell for cell in cells if cell[0] not in VARIANTS]
+    return family_matrix.matrix(known, REFUSED, FREED, STREAMS)
+
+
+def test_the_matrix_of_the_documentation_is_what_these_tests_run() -> None:
+    assert family_matrix.on_page() == made_matrix()
 
 
 class PlugPulled(Exception):

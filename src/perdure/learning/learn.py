@@ -109,6 +109,8 @@ def learn(
         bank.clear_workspace()
         bank.workspace.mkdir(parents=True, exist_ok=True)
         task.save(bank.workspace / REQUEST)
+        if said := base.family.distilled(base.pipeline):
+            note(said)
         if "lr" in settings and not base_method.trains_weights:
             note(f"lr has no effect: {bank.method} trains the token alone; its rate is token_lr.")
         return _run(base, bank, base_method, task, pictures, report, note)
