@@ -5,6 +5,7 @@ all of torch.
 """
 
 import builtins
+import logging
 from typing import TYPE_CHECKING
 
 from perdure.lazily import lazily
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.settings import EvaluateSettings
     from perdure.methods import METHODS
+
+# Where torchao is installed, diffusers imports it, and all three talk to everyone.
+for _talks in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao"):
+    logging.getLogger(_talks).setLevel(logging.ERROR)
 
 __all__ = [
     "METHODS",

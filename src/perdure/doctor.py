@@ -37,7 +37,7 @@ def describe(name: str, **opening: Any) -> Iterator[tuple[str, str]]:
     yield "family", base.family.title
     yield "prediction", base.objective.prediction
     yield "pictures", "{} x {}".format(*base.size)
-    weights = sum(weight.numel() for weight in base.pristine.values())
+    weights = sum(d_out * d_in for d_out, d_in in base.shapes.values())
     yield "target layers", f"{len(base.layers)} with {weights:,} weights"
     yield "metric encoder", base.encoder
 

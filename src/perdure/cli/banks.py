@@ -18,6 +18,7 @@ from perdure.cli.options import (
     DeviceOption,
     DtypeOption,
     EncoderOption,
+    QuantizeOption,
     opening,
 )
 from perdure.errors import PerdureError
@@ -68,6 +69,7 @@ def evaluate(
     config: ConfigOption = "",
     device: DeviceOption = "",
     dtype: DtypeOption = "",
+    quantize: QuantizeOption = "",
     references: Annotated[
         Path | None,
         typer.Option(help="Folder with a sub-folder of real pictures for each concept."),
@@ -86,7 +88,7 @@ def evaluate(
     from perdure.outputs import output_folder
 
     opened = Bank.open(bank)
-    model = Base.open(base, encoder=encoder or None, **opening(config, device, dtype))
+    model = Base.open(base, encoder=encoder or None, **opening(config, device, dtype, quantize))
     folder = output_folder(out or bank / "evaluation")
     if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
         raise PerdureError(f"{folder} has results in it already: choose another folder.")

@@ -16,6 +16,7 @@ from perdure.cli.options import (
     DeviceOption,
     DtypeOption,
     ManyConcepts,
+    QuantizeOption,
     opening,
 )
 from perdure.drawing.settings import DrawSettings
@@ -32,6 +33,7 @@ def generate(
     config: ConfigOption = "",
     device: DeviceOption = "",
     dtype: DtypeOption = "",
+    quantize: QuantizeOption = "",
     out: Annotated[
         Path, typer.Option(help="Folder for the pictures, which are numbered on.")
     ] = Path("pictures"),
@@ -56,7 +58,7 @@ def generate(
 
     regions = [read_region(text) for text in box or []]
     known = Bank.open(bank)
-    painter = Painter(Base.open(base, **opening(config, device, dtype)), known)
+    painter = Painter(Base.open(base, **opening(config, device, dtype, quantize)), known)
     asked, folder = DrawSettings.of(settings), output_folder(out)
     with counter("drawing") as progress:
         pictures = painter.draw(prompts, regions=regions, progress=progress, **settings)

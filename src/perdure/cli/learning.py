@@ -20,6 +20,7 @@ from perdure.cli.options import (
     DtypeOption,
     EncoderOption,
     MethodOptions,
+    QuantizeOption,
     RayOption,
     method_options,
     opening,
@@ -49,6 +50,7 @@ def learn(
     config: ConfigOption = "",
     device: DeviceOption = "",
     dtype: DtypeOption = "",
+    quantize: QuantizeOption = "",
     method: Annotated[
         str, typer.Option(help="See `perdure methods`. Default: the bank's own, else gated.")
     ] = "",
@@ -89,7 +91,9 @@ def learn(
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
     tasks = [] if resume else _tasks(pictures or [], name or [])
-    opener = partial(Base.open, base, encoder=encoder or None, **opening(config, device, dtype))
+    opener = partial(
+        Base.open, base, encoder=encoder or None, **opening(config, device, dtype, quantize)
+    )
     opened = opener()
     workers: dict[str, Any] = {"processes": processes, "ray": ray or None}
     talk: dict[str, Any] = {"note": note, "wait": wait}

@@ -20,6 +20,7 @@ __all__ = [
     "EncoderOption",
     "ManyConcepts",
     "MethodOptions",
+    "QuantizeOption",
     "RayOption",
     "RecordsOption",
     "ReportOption",
@@ -42,6 +43,10 @@ ConfigOption = Annotated[
 DeviceOption = Annotated[str, typer.Option("--device", help="Such as cpu or cuda:1.")]
 DtypeOption = Annotated[
     str, typer.Option("--dtype", help="float32, bfloat16 or float16; default: the base's own.")
+]
+QuantizeOption = Annotated[
+    str,
+    typer.Option("--quantize", help="Hold the denoiser's weights as int8, bnb-int8 or bnb-nf4."),
 ]
 EncoderOption = Annotated[
     str, typer.Option("--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO.")
@@ -80,9 +85,10 @@ ReportOption = Annotated[
 ]
 
 
-def opening(config: str, device: str, dtype: str) -> dict[str, str | None]:
+def opening(config: str, device: str, dtype: str, quantize: str = "") -> dict[str, str | None]:
     """What `Base.open` is given of these options, None where one was not."""
-    return {"config": config or None, "device": device or None, "dtype": dtype or None}
+    given = {"config": config, "device": device, "dtype": dtype, "quantize": quantize}
+    return {name: value or None for name, value in given.items()}
 
 
 def method_options(pairs: Sequence[str]) -> dict[str, Any]:

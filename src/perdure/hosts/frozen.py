@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.hooks import RemovableHandle
 
 from perdure import precision
 from perdure.adapters.delta import Delta
@@ -31,6 +32,19 @@ class Layer:
     reads: Reads = "picture"
     rows: slice | None = None
     """Its rows (start, stop) of the module's weight; None is all of them."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_out, d_in); of a convolution d_in is channels x height x width."""
+        if isinstance(self.module, nn.Conv2d):
+            return len(self.module.weight), self.module.weight[0].numel()
+        d_out = self.module.out_features
+        return len(range(d_out)[self.rows or _ALL]), self.module.in_features
+
+    @property
+    def quantised(self) -> bool:
+        """Are its weights held as something else than numbers that can be added to?"""
+        return type(self.module.weight) is not nn.Parameter
 
     @property
     def weight(self) -> Tensor:
@@ -62,7 +76,10 @@ class Layer:
 
 
 class Frozen(ABC):
-    """A model whose weights change only through `fold`, always from `W_init`."""
+    """A model whose weights change only through `fold`, always from `W_init`.
+
+    Into quantised weights nothing is folded: there the sum of all deltas runs live, as one matrix.
+    """
 
     device: torch.device
     text: slice = slice(None)
@@ -70,7 +87,8 @@ class Frozen(ABC):
 
     def __init__(self) -> None:
         self.layers: Mapping[str, Layer] = {}
-        self.pristine: Mapping[str, Tensor] = {}
+        self._pristine: Mapping[str, Tensor] | None = None
+        self._live: list[RemovableHandle] = []
 
     @abstractmethod
     def named(self, targets: str) -> Mapping[str, Layer]:
@@ -79,19 +97,39 @@ class Frozen(ABC):
     def aim(self, targets: str) -> None:
         """Make one of the sets the target layers; their weights are `W_init` again."""
         self.fold({})
-        layers = self.named(targets)
-        if layers.keys() != self.layers.keys():
-            self.layers = layers
-            self.pristine = {name: layer.weight.clone() for name, layer in layers.items()}
+        self.layers = self.named(targets)
+
+    @property
+    def pristine(self) -> Mapping[str, Tensor]:
+        """`W_init` of every target layer but quantised ones; the weights themselves while nothing
+        is folded."""
+        held = self._held()
+        return {n: w.weight for n, w in held.items()} if self._pristine is None else self._pristine
+
+    def _held(self) -> dict[str, Layer]:
+        return {name: layer for name, layer in self.layers.items() if not layer.quantised}
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Target layer -> (d_out, d_in); of a convolution d_in is channels x height x width."""
-        return {name: (len(w), w[0].numel()) for name, w in self.pristine.items()}
+        return {name: layer.shape for name, layer in self.layers.items()}
 
     def fold(self, deltas: Mapping[str, Tensor]) -> None:
         """Make the weights `W_init + dW`; `{}` restores the model to the bit."""
-        fold_into(self.layers, self.pristine, deltas)
+        _check_known(deltas, self.layers)
+        held = self._held()
+        if deltas and self._pristine is None:
+            self._pristine = {name: layer.weight.clone() for name, layer in held.items()}
+        if self._pristine is not None:
+            own = {name: dW for name, dW in deltas.items() if name in held}
+            fold_into(held, self._pristine, own)
+        if not deltas:
+            self._pristine = None
+        for handle in self._live:
+            handle.remove()
+        self._live = [
+            _run_live(self.layers[name], dW) for name, dW in deltas.items() if name not in held
+        ]
 
     def attached(self, deltas: Mapping[str, Delta]) -> AbstractContextManager[None]:
         """A block in which these deltas run live: see `attached`."""
@@ -105,6 +143,24 @@ class Frozen(ABC):
     def autocast(self) -> torch.autocast:
         """bf16 where it is `fast_bf16`, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.fast_bf16)
+
+
+def _run_live(layer: Layer, dW: Tensor) -> RemovableHandle:
+    """The layer returns `dW x` more, until the handle is removed."""
+    if dW.shape != layer.shape:
+        raise ValueError(f"dW has the shape {tuple(dW.shape)}, but the layer {layer.shape}")
+    held: dict[torch.dtype, Tensor] = {}
+
+    def hook(
+        module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor:
+        x = args[0] if args else kwargs["input"]
+        if x.dtype not in held:
+            held.clear()
+            held[x.dtype] = dW.to(x)
+        return layer.plus(output, F.linear(x, held[x.dtype]))
+
+    return layer.module.register_forward_hook(hook, with_kwargs=True)
 
 
 def _everywhere() -> slice:

@@ -20,6 +20,7 @@ __all__ = [
     "read_index",
     "single_kind",
     "stored_dtype",
+    "stored_weight",
     "variant_of",
     "weight_files",
 ]
@@ -95,6 +96,15 @@ def weight_files(folder: Path, variant: str | None) -> list[Path]:
     """The files of a part's weights in a variant; the plain ones where it has none."""
     files = sorted(folder.glob("*" + SUFFIX))
     return [file for file in files if _variant(file) == (variant or "")] or files
+
+
+def stored_weight(folder: Path, variant: str | None, name: str) -> torch.Tensor:
+    """A tensor of a part's weights as it is stored; PerdureError where there is none."""
+    for file in weight_files(folder, variant):
+        with safe_open(file, framework="pt") as stored:
+            if name in stored.keys():  # noqa: SIM118
+                return stored.get_tensor(name)
+    raise PerdureError(f"{folder} has no weight {name}: download the base again.")
 
 
 def single_kind(file: Path) -> tuple[str, torch.dtype]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.files import read_index
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.hosts.diffusion.objective import Objective
-from perdure.hosts.diffusion.opening import opened
+from perdure.hosts.diffusion.opening import DTYPES, opened
 from perdure.hosts.diffusion.prompt_cache import PromptCache
 from perdure.hosts.diffusion.session import ORDINARY, Session
 from perdure.hosts.diffusion.tokens import Tokens
@@ -47,6 +47,7 @@ class Base(Frozen):
         device: torch.device | None = None,
         identity: BaseIdentity | None = None,
         sources: Mapping[str, Source] | None = None,
+        stored: Callable[[str], Tensor] | None = None,
     ) -> None:
         """
         Args:
@@ -61,6 +62,7 @@ class Base(Frozen):
             device: where it computes; the CPU by default.
             identity: where it is known already; it is taken from the weights otherwise.
             sources: text encoders that the pipeline is opened without, until they are needed.
+            stored: of quantised weights, those of the files, by name.
         """
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
@@ -80,7 +82,7 @@ class Base(Frozen):
         self.objective = family.objective(pipeline, self.size)
         self._lock = threading.Lock()
         self._user: int | None = None
-        self._identity = identity
+        self._identity, self._stored = identity, stored
 
     @classmethod
     def open(
@@ -91,6 +93,7 @@ class Base(Frozen):
         encoder: str | None = None,
         dtype: str | torch.dtype | None = None,
         config: str | Path | None = None,
+        quantize: str | None = None,
     ) -> Base:
         """Open `smallworld`, a diffusers folder, one `.safetensors` file, or a hub id.
 
@@ -103,25 +106,35 @@ class Base(Frozen):
                 names, else to that of the denoiser's weights in its files. On a CPU, which has no
                 fast arithmetic in fp16, such a base computes in fp32.
             config: of one file: a diffusers folder of the same model, with or without weights.
+            quantize: `int8` (torchao), `bnb-int8` or `bnb-nf4` (bitsandbytes): hold the denoiser's
+                weights so. What is learned runs beside them; nothing is folded into them.
 
         The identity is of the stored values, whatever the dtype that they are opened in. Raises
         PerdureError where the folder is missing, is no diffusers folder, is of another family, or
         lacks a part.
         """
-        what = opened(name, device, dtype=dtype, config=config)
+        what = opened(name, device, dtype=dtype, config=config, quantize=quantize)
         known: dict[str, Any] = {
             "name": what.name,
             "encoder": encoder or what.encoder,
             "encoder_name": what.name if what.own_encoder and not encoder else None,
             "hints": what.hints,
             "sources": what.sources,
+            "stored": what.stored,
         }
         identity = None
         if what.dtype != torch.float32:  # fp32 holds every stored value as it is
             identity = cls(what.pipeline, what.family, **known).identity
         what.family.prepare(what.pipeline, what.device)
         with quietly():  # it warns of parts that are kept in fp32, also where there are none
-            what.pipeline.to(what.device, what.dtype)
+            if what.stored is None:
+                what.pipeline.to(what.device, what.dtype)
+            else:
+                denoiser = what.family.denoiser(what.pipeline)
+                for module in what.family.frozen(what.pipeline):  # what is quantised keeps its kind
+                    module.to(what.device)
+                    if module is not denoiser:
+                        module.to(what.dtype)
         return cls(what.pipeline, what.family, device=what.device, identity=identity, **known)
 
     @contextmanager
@@ -189,7 +202,8 @@ class Base(Frozen):
     @property
     def dtype(self) -> torch.dtype:
         """What the frozen weights are held in; adapters and optimiser are fp32 in any case."""
-        return next(self.denoiser.parameters()).dtype
+        weights = (p for p in self.denoiser.parameters() if type(p) is nn.Parameter)
+        return next(p.dtype for p in weights if p.is_floating_point())
 
     @property
     def dtype_name(self) -> str:
@@ -245,13 +259,22 @@ class Base(Frozen):
             return self._identity
         digest = hashlib.sha256(self.objective.prediction.encode())
         keys_values = self.named(KEYS_VALUES)  # in every set
-        weights = [(name, self.pristine[name]) for name in keys_values]
+        weights = [(name, self._init(name, layer)) for name, layer in keys_values.items()]
         for vocabulary in self.tokens.vocabularies:
             weights.append(("tokens", vocabulary.rows()))
         for name, tensor in weights:
             digest.update(json.dumps([name, list(tensor.shape)]).encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
         return BaseIdentity(name=self.name, hash=digest.hexdigest())
+
+    def _init(self, name: str, layer: Layer) -> Tensor:
+        """`W_init` of a layer, of a quantised one as its file has it."""
+        if not layer.quantised or self._stored is None:
+            return self.pristine.get(name, layer.weight)
+        paths = {id(module): path for path, module in self.denoiser.named_modules()}
+        weight = self._stored(f"{paths[id(layer.module)]}.weight")
+        whole = layer.rows is None or weight.dtype not in DTYPES.values()
+        return weight if whole else weight[layer.rows]
 
     def stock(self, folder: Path | str) -> Any:
         """The stock loader's pipeline of a folder of this family, on the same device."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 from safetensors import SafetensorError
+from torch import Tensor
 
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.encoders import Source
@@ -23,8 +25,10 @@ from perdure.hosts.diffusion.files import (
     read_index,
     single_kind,
     stored_dtype,
+    stored_weight,
     variant_of,
 )
+from perdure.hosts.diffusion.quantised import configuration
 from perdure.quiet import quietly
 
 __all__ = ["Opened", "opened"]
@@ -48,6 +52,8 @@ class Opened:
     hints: Mapping[str, Any]
     sources: Mapping[str, Source]
     """Encoders that are not read yet."""
+    stored: Callable[[str], Tensor] | None
+    """Of a denoiser with quantised weights: a weight as its files have it, by its name."""
     device: torch.device
     """Where it is to go."""
     dtype: torch.dtype
@@ -67,6 +73,7 @@ def opened(
     *,
     dtype: str | torch.dtype | None = None,
     config: str | Path | None = None,
+    quantize: str | None = None,
 ) -> Opened:
     """Open `smallworld`, a diffusers folder, one file, or a hub id; PerdureError as `Base.open`."""
     text, asked = str(name), _dtype(dtype)
@@ -80,10 +87,14 @@ def opened(
     if config is not None and not path.is_file():
         raise PerdureError(f"--config has no effect on {text}, which is no single file: leave it.")
     if path.is_file():
+        if quantize is not None:
+            raise PerdureError(f"{text} is a single file: quantize takes a diffusers folder.")
         family, pipeline, own = _of_file(path, config)
         sources: Mapping[str, Source] = {}
+        folder = None
     else:
-        family, pipeline, own, sources = _of_folder(path if path.is_dir() else _fetched(text), text)
+        folder = path if path.is_dir() else _fetched(text)
+        family, pipeline, own, sources = _of_folder(folder, text, quantize, asked)
     hints = _hints(path)
     pipeline.set_progress_bar_config(disable=True)
     family.check(pipeline, sources)
@@ -100,12 +111,23 @@ def opened(
         own_encoder=encoder,
         hints=hints,
         sources=sources,
+        stored=_stored(folder, family, pipeline),
         device=place,
         dtype=_fast(asked or own, place),
     )
 
 
-def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype, Mapping[str, Source]]:
+def _stored(folder: Path | None, family: Family, pipeline: Any) -> Callable[[str], Tensor] | None:
+    denoiser = family.denoiser(pipeline)
+    if folder is None or getattr(denoiser, "hf_quantizer", None) is None:
+        return None
+    part = folder / family.component
+    return partial(stored_weight, part, variant_of(folder, [family.component]))
+
+
+def _of_folder(
+    folder: Path, text: str, quantize: str | None = None, asked: torch.dtype | None = None
+) -> tuple[Family, Any, torch.dtype, Mapping[str, Source]]:
     """Family, pipeline with the values that are stored, the denoiser's stored dtype, and encoders
     that the pipeline is opened without."""
     index = read_index(folder)
@@ -123,6 +145,10 @@ def _of_folder(folder: Path, text: str) -> tuple[Family, Any, torch.dtype, Mappi
         if family.large_encoders and index.get(part, ("",))[0] == "transformers"
     }
     given |= dict.fromkeys(sources)
+    if quantize is not None:
+        own = asked or torch.bfloat16
+        stored[family.component] = own
+        given["quantization_config"] = configuration(quantize, family.component, own)
     with _refusing(text):
         pipeline = family.pipeline_class(kind).from_pretrained(
             folder,

@@ -304,7 +304,12 @@ class Session:
 
     def save(self, folder: Path) -> None:
         """Write the pipeline as a diffusers folder: what is folded in its weights, the words in its
-        tokenizers and tables. PerdureError where a token is a state."""
+        tokenizers and tables. PerdureError where a token is a state, or weights are quantised."""
+        if any(layer.quantised for layer in self.base.layers.values()):
+            raise PerdureError(
+                "The base's weights are quantised, and nothing is folded into those: open it "
+                "without quantize to export."
+            )
         self.base.need_encoders()
         with self.base.tokens.written(), quietly():
             self.base.pipeline.save_pretrained(folder, safe_serialization=True)
