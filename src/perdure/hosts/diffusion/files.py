@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,11 +37,17 @@ _SINGLE = {
 """What diffusers makes of a file's keys -> the pipeline's class."""
 _LORA = ("lora_", ".lora.", "lora_A", "lora_B", "lora_down", "lora_up")
 _DENOISER = "model.diffusion_model."
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 
 
 def read_index(folder: Path) -> dict[str, Any]:
     """A folder's `model_index.json`; PerdureError where it is missing or broken."""
     index = folder / "model_index.json"
+    adapters = ("adapter_config.json", "pytorch_lora_weights.safetensors")
+    if not index.is_file() and any((folder / name).is_file() for name in adapters):
+        raise PerdureError(
+            f"{folder} is a LoRA and no base: give the base that it was made for, with --base."
+        )
     if not index.is_file():
         raise PerdureError(
             f"{folder} is no diffusers folder: it has no model_index.json. Save the model with "
@@ -175,6 +182,14 @@ def _check_shards(folder: Path) -> None:
             if not (folder / shard).is_file():
                 raise PerdureError(
                     f"{folder / shard} is missing: the base is downloaded by half, so download it "
+                    "again."
+                )
+    for file in sorted(folder.glob("*" + SUFFIX)):
+        if (found := _SHARD.search(file.name)) and found[2] != found[1]:
+            last = file.name.replace(found[0], f"-{found[2]}-of-{found[2]}{SUFFIX}")
+            if not (folder / last).is_file():
+                raise PerdureError(
+                    f"{folder / last} is missing: the base is downloaded by half, so download it "
                     "again."
                 )
 

@@ -25,12 +25,19 @@ FAMILIES: tuple[Family, ...] = (
 )
 
 
+_EDITS = ("Inpaint", "Img2Img", "Edit", "Kontext", "Fill", "Control", "Pix2Pix")
+"""Parts of the names of pipelines that are given pictures beside the prompt."""
+
+
 def family_of(pipeline: str, where: str) -> Family:
     """The family of a pipeline class; PerdureError where there is none."""
     for family in FAMILIES:
         if pipeline in family.pipelines:
             return family
     known = ", ".join(f"{family.title} ({family.pipelines[0]})" for family in FAMILIES)
+    edits = any(word in pipeline for word in _EDITS)
+    why = "fills or edits pictures, and perdure teaches those that draw from text alone"
     raise PerdureError(
-        f"The base {where} is a {pipeline}, which perdure cannot teach yet: choose one of {known}."
+        f"The base {where} is a {pipeline}, which {why if edits else 'perdure cannot teach yet'}: "
+        f"choose one of {known}."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
+from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, of_schedule
@@ -35,6 +36,15 @@ class UNet(Family):
         "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
         "all": (),
     }
+
+    def check(self, pipeline: Any, resting: Collection[str] = ()) -> None:
+        super().check(pipeline, resting)
+        given, own = pipeline.unet.config.in_channels, pipeline.vae.config.latent_channels
+        if given != own:
+            raise PerdureError(
+                f"The base's U-Net is given {given} channels and its latents have {own}: it fills "
+                "or edits pictures. Take the one that draws from text alone."
+            )
 
     def prepare(self, pipeline: Any, device: torch.device) -> None:
         if device.type == "cpu" and pipeline.unet.config.sample_size <= _SMALL:
