@@ -14,6 +14,7 @@ import transformers
 
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.memory import fitting
 from perdure.measuring.features import MetricEncoder
 from perdure.outputs import output_folder
 from perdure.smallworld.card import model_facts, write_card
@@ -40,6 +41,9 @@ def describe(name: str, **opening: Any) -> Iterator[tuple[str, str]]:
     weights = sum(d_out * d_in for d_out, d_in in base.shapes.values())
     yield "target layers", f"{len(base.layers)} with {weights:,} weights"
     yield "metric encoder", base.encoder
+    yield from fitting(base, base.size)
+    if said := base.family.distilled(base.pipeline):
+        yield "distilled", said
 
 
 def quality(

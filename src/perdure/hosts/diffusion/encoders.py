@@ -39,6 +39,11 @@ class Source:
             )
         return encoder.to(device).requires_grad_(False).eval()
 
+    @property
+    def bytes(self) -> int:
+        """Of its weights' files."""
+        return sum(file.stat().st_size for file in weight_files(self.folder, self.variant))
+
     def table(self) -> Tensor:
         """Its token table (tokens, d) as it is stored, without the rest of it."""
         kind = getattr(transformers, self.kind)

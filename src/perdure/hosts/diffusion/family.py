@@ -142,6 +142,12 @@ class Family(ABC):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         """Prompts through the pipeline's own `encode_prompt`, with a graph where rows train."""
 
+    def blank(self, pipeline: Any) -> Encoded:
+        """What a prompt is by its shapes alone: (1, P, d) and what else there must be; P as long as
+        a prompt can be, or where prompts are as long as they are, as a sentence is."""
+        (length, *_) = [vocabulary.length for vocabulary in self.vocabularies(pipeline)]
+        return Encoded(states=torch.empty(1, length, self.state_width(pipeline)))
+
     def guides(self, pipeline: Any) -> bool:
         """Does it draw with a negative prompt beside the prompt?"""
         return True

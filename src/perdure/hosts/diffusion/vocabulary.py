@@ -101,6 +101,14 @@ class Vocabulary:
         if self.source is not None:
             setattr(self.pipeline, self.name, None)
 
+    @property
+    def bytes(self) -> int:
+        """Of the encoder's weights, as it or its files hold them."""
+        encoder = getattr(self.pipeline, self.name)
+        if encoder is None and self.source is not None:
+            return self.source.bytes
+        return sum(p.numel() * p.element_size() for p in encoder.parameters())
+
     def rows(self) -> Tensor:
         """The table's own rows (tokens, d), as the encoder or its file has them."""
         if getattr(self.pipeline, self.name) is None and self.source is not None:

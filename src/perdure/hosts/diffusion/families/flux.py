@@ -69,6 +69,13 @@ class Flux(JointBlocks):
         )
         return Encoded(states=states, beside={_POOLED: pooled})
 
+    def blank(self, pipeline: Any) -> Encoded:
+        config = pipeline.transformer.config
+        return Encoded(
+            states=torch.empty(1, _LENGTH, config.joint_attention_dim),
+            beside={_POOLED: torch.empty(1, config.pooled_projection_dim)},
+        )
+
     def guides(self, pipeline: Any) -> bool:
         return False
 

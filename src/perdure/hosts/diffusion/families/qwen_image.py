@@ -21,6 +21,8 @@ __all__ = ["QwenImage"]
 
 _LENGTH = 512
 """Most states of a prompt in the pipeline's call."""
+_SENTENCE = 32
+"""States of a sentence."""
 _MASK = "prompt_embeds_mask"
 _NOTHING = " "
 """What an empty negative prompt is: without one the pipeline does not guide."""
@@ -62,6 +64,9 @@ class QwenImage(JointBlocks):
             mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         return Encoded(states=states, beside={_MASK: mask})
 
+    def blank(self, pipeline: Any) -> Encoded:
+        return Encoded(states=torch.empty(1, _SENTENCE, self.state_width(pipeline)))
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
@@ -94,12 +99,12 @@ class QwenImage(JointBlocks):
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
         n, channels, height, width = noised.shape
-        mask = conditioning.beside[_MASK]
+        mask = conditioning.beside.get(_MASK)
         packed = pipeline._pack_latents(self.held(pipeline, noised), *noised.shape)
         said: Tensor = pipeline.transformer(
             hidden_states=packed,
             timestep=t / 1000,
-            encoder_hidden_states_mask=None if mask.all() else mask,
+            encoder_hidden_states_mask=None if mask is None or mask.all() else mask,
             encoder_hidden_states=self.held(pipeline, conditioning.states),
             img_shapes=[[(1, height // 2, width // 2)]] * n,
         ).sample

@@ -74,6 +74,9 @@ class Sana(Family):
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         return self._encode(pipeline, prompts, _instruction(pipeline))
 
+    def blank(self, pipeline: Any) -> Encoded:
+        return Encoded(states=torch.empty(1, _LENGTH, self.state_width(pipeline)))
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
@@ -119,7 +122,7 @@ class Sana(Family):
             said: Tensor = pipeline.transformer(
                 self.held(pipeline, noised),
                 encoder_hidden_states=self.held(pipeline, conditioning.states),
-                encoder_attention_mask=conditioning.beside[_MASK],
+                encoder_attention_mask=conditioning.beside.get(_MASK),
                 timestep=t * pipeline.transformer.config.timestep_scale,
             ).sample
         return said

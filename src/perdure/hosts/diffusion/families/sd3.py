@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE
@@ -77,6 +78,13 @@ class StableDiffusion3(JointBlocks):
             max_sequence_length=_T5_LENGTH,
         )
         return Encoded(states=states, beside={_POOLED: pooled})
+
+    def blank(self, pipeline: Any) -> Encoded:
+        config, length = pipeline.transformer.config, pipeline.tokenizer_max_length + _T5_LENGTH
+        return Encoded(
+            states=torch.empty(1, length, config.joint_attention_dim),
+            beside={_POOLED: torch.empty(1, config.pooled_projection_dim)},
+        )
 
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded

@@ -51,6 +51,11 @@ class StableDiffusionXL(UNet):
         )
         return Encoded(states=states, beside={_POOLED: pooled})
 
+    def blank(self, pipeline: Any) -> Encoded:
+        width = pipeline.text_encoder_2.config.projection_dim
+        pooled = {_POOLED: torch.empty(1, width)}
+        return Encoded(states=super().blank(pipeline).states, beside=pooled)
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:

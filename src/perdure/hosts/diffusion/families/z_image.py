@@ -111,6 +111,10 @@ class ZImage(Family):
         lengths = torch.tensor([len(of) for of in states], device=states[0].device)
         return Encoded(states=pad_sequence(states, batch_first=True), beside={_LENGTHS: lengths})
 
+    def blank(self, pipeline: Any) -> Encoded:
+        states = torch.empty(1, _UNIT, self.state_width(pipeline))
+        return Encoded(states=states, beside={_LENGTHS: torch.tensor([_UNIT])})
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
