@@ -136,7 +136,11 @@ class Family(ABC):
         """Where, in the states of prompts, concepts are spoken of and text ends, by the ids
         (N, positions) in each vocabulary. The states are those of the first, unless overridden."""
         first = tokens.vocabularies[0]
-        return Places(tokens.places(first, ids[0]), first.ends(ids[0]))
+        spoken, ends = tokens.places(first, ids[0]), first.ends(ids[0])
+        if first.wording is None or not first.wording.packed:
+            return Places(spoken, ends)
+        own = zip(ends, first.lengths(ids[0]), strict=True)  # what follows is others' padding
+        return Places(spoken, ends, tuple((slice(end, length),) for end, length in own))
 
     @abstractmethod
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:

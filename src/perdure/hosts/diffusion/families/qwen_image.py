@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE
-from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
 from perdure.hosts.diffusion.passes import Rows, named_passes
-from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.size import Size
 
@@ -45,16 +44,6 @@ class QwenImage(JointBlocks):
         wording = Wording(before=before, after=after, skip=skip, packed=True)
         length = skip + _LENGTH
         return [Vocabulary(pipeline, "text_encoder", "tokenizer", length=length, wording=wording)]
-
-    def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
-        """What rests is the template's end; the padding behind it is masked."""
-        first = super().places(tokens, ids)
-        lengths = tokens.vocabularies[0].lengths(ids[0])
-        return Places(
-            first.spoken,
-            first.ends,
-            tuple((slice(end, length),) for end, length in zip(first.ends, lengths, strict=True)),
-        )
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         states, mask = pipeline.encode_prompt(

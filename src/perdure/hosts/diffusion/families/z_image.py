@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from perdure.adapters.prompts import STATE
-from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, flow_of
 from perdure.hosts.diffusion.passes import Rows, positives_first
-from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.frozen import Reads
 from perdure.hosts.size import Size
@@ -90,16 +89,6 @@ class ZImage(Family):
 
     def state_width(self, pipeline: Any) -> int:
         return int(pipeline.transformer.config.cap_feat_dim)
-
-    def places(self, tokens: Tokens, ids: Sequence[Tensor]) -> Places:
-        """What rests is the template's end: behind it there are other prompts' positions."""
-        first = super().places(tokens, ids)
-        lengths = tokens.vocabularies[0].lengths(ids[0])
-        return Places(
-            first.spoken,
-            first.ends,
-            tuple((slice(end, length),) for end, length in zip(first.ends, lengths, strict=True)),
-        )
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         states, _ = pipeline.encode_prompt(
