@@ -13,6 +13,7 @@ import pytest
 import torch
 from conftest import make_pipeline
 from diffusers import (
+    ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
     QwenImageTransformer2DModel,
@@ -31,7 +32,7 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SANA, SD3, FLUX, FLUX2, Z_IMAGE, QWEN = FAMILIES
+SD, SDXL, SANA, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA = FAMILIES
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
@@ -124,8 +125,21 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
     (Z_IMAGE, "transformer", ZImageTransformer2DModel, {}, [(64, 3840, 3840)], 6_154_908_736),
     # 60 blocks
     (QWEN, "transformer", QwenImageTransformer2DModel, {}, [(120, 3072, 3072)], 20_430_401_088),
+    # 19 double blocks and 38 single ones
+    (CHROMA, "transformer", ChromaTransformer2DModel, {}, [(114, 3072, 3072)], 8_899_983_424),
 ]
-IDS = ["sd15", "sdxl", "sd3", "sana", "flux", "klein-4b", "klein-9b", "z-image", "qwen-image"]
+IDS = [
+    "sd15",
+    "sdxl",
+    "sd3",
+    "sana",
+    "flux",
+    "klein-4b",
+    "klein-9b",
+    "z-image",
+    "qwen-image",
+    "chroma",
+]
 
 
 @pytest.mark.parametrize(("family", "part", "kind", "config", "matrices", "whole"), COUNTS, ids=IDS)

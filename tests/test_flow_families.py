@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from tiny_pipelines import (
+    make_chroma,
     make_flux,
     make_flux2,
     make_qwen_image,
@@ -28,6 +29,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "flux2": make_flux2,
     "z-image": make_z_image,
     "qwen-image": make_qwen_image,
+    "chroma": make_chroma,
 }
 UNGUIDED = {"z-image": 0.0}
 PROMPT = "a photo of a dog in the snow"
@@ -105,7 +107,7 @@ def test_a_concept_is_spoken_of_where_its_words_row_goes_in(
     places = [place for _, place in spoken]
     assert len(places) == (2 if name == "sd3" else 1)
     assert all(changed[0, place] for place in places)
-    if name not in {"flux", "flux-schnell", "sd3"}:  # T5 looks both ways
+    if name not in {"flux", "flux-schnell", "sd3", "chroma"}:  # T5 looks both ways
         assert not changed[0, : places[0]].any()
     assert places[0] < first.prompts.ends[0]
     assert not first.prompts.rest(0)[places[0]] and first.prompts.rest(0)[first.prompts.ends[0]]

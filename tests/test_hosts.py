@@ -16,6 +16,7 @@ import torch
 from conftest import make_pipeline
 from PIL import Image
 from tiny_pipelines import (
+    make_chroma,
     make_flux,
     make_flux2,
     make_qwen_image,
@@ -45,12 +46,13 @@ FAMILIES = {
     "z-image": make_z_image,
     "z-image-turbo": lambda folder: make_z_image(folder, shift=3.0),
     "qwen-image": make_qwen_image,
+    "chroma": make_chroma,
 }
 VARIANTS = {"sd3-without-t5", "flux-schnell", "flux2-distilled", "z-image-turbo"}
 """Of a family that stands here already: one method is enough."""
 WORDS = {"sd", "sdxl"}
 """Families whose token is a word where the method does not say otherwise."""
-STREAMS = {"sd3", "flux", "flux2", "z-image", "qwen-image"}
+STREAMS = {"sd3", "flux", "flux2", "z-image", "qwen-image", "chroma"}
 """Families whose text is a stream that blocks change."""
 MEANINGLESS = {
     "custom-diffusion-merged": "choose another method",

@@ -10,6 +10,8 @@ from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
     AutoencoderKLQwenImage,
+    ChromaPipeline,
+    ChromaTransformer2DModel,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -43,6 +45,7 @@ from transformers import (
 from perdure.smallworld.train.vocabulary import make_tokenizer
 
 __all__ = [
+    "make_chroma",
     "make_flux",
     "make_flux2",
     "make_qwen_image",
@@ -309,6 +312,32 @@ def make_qwen_image(folder: Path) -> Path:
     pipeline = QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
         vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=transformer,
+    )
+    return saved(pipeline, folder)
+
+
+def make_chroma(folder: Path) -> Path:
+    """Modulations that a small network makes of the time for all blocks at once."""
+    torch.manual_seed(0)
+    transformer = ChromaTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=24,
+        axes_dims_rope=(2, 2, 4),
+        approximator_num_channels=16,
+        approximator_hidden_dim=16,
+        approximator_layers=1,
+    )
+    tokenizer, encoder = of_t5(24)
+    pipeline = ChromaPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=autoencoder(scaling_factor=0.4, shift_factor=0.1),
         text_encoder=encoder,
         tokenizer=tokenizer,
         transformer=transformer,

@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-__all__ = ["Rows", "all_rows", "named_passes", "negatives_first", "positives_first"]
+from torch import Tensor, nn
+
+__all__ = [
+    "Rows",
+    "all_rows",
+    "named_passes",
+    "negatives_first",
+    "positives_first",
+    "unnamed_passes",
+]
 
 Rows = Callable[[int], slice]
 """Of so many rows of the pass that runs, those of the prompts."""
@@ -45,3 +54,23 @@ def named_passes(denoiser: Any) -> Iterator[Rows]:
         yield lambda rows: slice(0, rows if running[0] == "cond" else 0)
     finally:
         del denoiser.cache_context
+
+
+@contextmanager
+def unnamed_passes(denoiser: nn.Module) -> Iterator[Rows]:
+    """A pass for each, of equal sizes, that the pipeline does not name: the first is the prompts',
+    and so are those that are given the very same states."""
+    own: list[Tensor] = []
+    running = [True]
+
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = kwargs["encoder_hidden_states"]
+        if not own:
+            own.append(given)
+        running[0] = given is own[0]
+
+    handle = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        yield lambda rows: slice(0, rows if running[0] else 0)
+    finally:
+        handle.remove()

@@ -1,6 +1,7 @@
 """The families of pipelines: one file is one of them."""
 
 from perdure.errors import PerdureError
+from perdure.hosts.diffusion.families.chroma import Chroma
 from perdure.hosts.diffusion.families.flux import Flux
 from perdure.hosts.diffusion.families.flux2 import Flux2
 from perdure.hosts.diffusion.families.qwen_image import QwenImage
@@ -22,6 +23,7 @@ FAMILIES: tuple[Family, ...] = (
     Flux2(),
     ZImage(),
     QwenImage(),
+    Chroma(),
 )
 
 
