@@ -10,23 +10,17 @@ from pathlib import Path
 import pytest
 from conftest import make_pipeline
 from diffusers import UNet2DConditionModel
-from tiny_pipelines import make_flux2, make_qwen_image, make_sana, make_sd3, make_z_image
+from tiny_pipelines import MAKERS
 
 from perdure import cli
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "sana": make_sana,
-    "sd3": make_sd3,
-    "flux2": make_flux2,
-    "z-image": make_z_image,
-    "qwen-image": make_qwen_image,
-}
+FAMILIES = ("sana", "sd3", "flux2", "z-image", "qwen-image")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("whole")
-    return {name: make(folder / name) for name, make in MAKERS.items()}
+    return {name: MAKERS[name](folder / name) for name in FAMILIES}
 
 
 @pytest.fixture
@@ -62,7 +56,7 @@ def renamed(base: Path, kind: str) -> None:
     (base / "model_index.json").write_text(json.dumps({**index, "_class_name": kind}))
 
 
-@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_an_encoder_that_is_missing(
     family: str, whole: dict[str, Path], refusal: Callable[[Path], str], tmp_path: Path
 ) -> None:
@@ -71,7 +65,7 @@ def test_an_encoder_that_is_missing(
     assert "has no text_encoder with weights" in refusal(base)
 
 
-@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_shard_that_is_missing_with_its_index_or_without(
     family: str, whole: dict[str, Path], refusal: Callable[[Path], str], tmp_path: Path
 ) -> None:

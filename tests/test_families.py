@@ -16,6 +16,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
     SanaTransformer2DModel,
     SD3Transformer2DModel,
@@ -32,7 +33,7 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SANA, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA = FAMILIES
+SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA = FAMILIES
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
@@ -76,6 +77,12 @@ SD3_TRANSFORMER = {
     "pooled_projection_dim": 2048,
     "pos_embed_max_size": 192,
 }
+PIXART_XL = {
+    "sample_size": 128,
+    "caption_channels": 4096,
+    "interpolation_scale": 2,
+    "use_additional_conditions": False,
+}
 
 
 FLUX_DEV = {"guidance_embeds": True}
@@ -116,6 +123,8 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
     (SD3, "transformer", SD3Transformer2DModel, SD3_TRANSFORMER, [(48, 1536, 1536)], 2_028_328_000),
     # 20 blocks, keys and values
     (SANA, "transformer", SanaTransformer2DModel, {}, [(40, 2240, 2240)], 1_604_462_752),
+    # 28 blocks
+    (PIXART, "transformer", PixArtTransformer2DModel, PIXART_XL, [(56, 1152, 1152)], 610_856_096),
     # 19 double blocks and 38 single ones
     (FLUX, "transformer", FluxTransformer2DModel, FLUX_DEV, [(114, 3072, 3072)], 11_901_408_320),
     # 5 and 20, 8 and 24
@@ -133,6 +142,7 @@ IDS = [
     "sdxl",
     "sd3",
     "sana",
+    "pixart",
     "flux",
     "klein-4b",
     "klein-9b",

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import (
-    make_chroma,
-    make_flux,
-    make_flux2,
-    make_qwen_image,
-    make_sana,
-    make_sd3,
-    make_z_image,
-)
+from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_sana, make_z_image
 
 import perdure
 from perdure import PerdureError
 
-MAKERS: dict[str, Callable[[Path], Path]] = {
-    "sana": make_sana,
-    "sd3": make_sd3,
-    "flux": make_flux,
+FAMILIES = {
+    **{name: MAKERS[name] for name in sorted(FLOW)},
     "flux-schnell": lambda folder: make_flux(folder, guided=False),
-    "flux2": make_flux2,
-    "z-image": make_z_image,
-    "qwen-image": make_qwen_image,
-    "chroma": make_chroma,
 }
 UNGUIDED = {"z-image": 0.0}
 PROMPT = "a photo of a dog in the snow"
 
 
-@pytest.fixture(scope="module", params=MAKERS)
+@pytest.fixture(scope="module", params=FAMILIES)
 def named(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, perdure.Base]]:
-    folder = MAKERS[request.param](tmp_path_factory.mktemp("flow") / "base")
+    folder = FAMILIES[request.param](tmp_path_factory.mktemp("flow") / "base")
     yield request.param, perdure.Base.open(folder, device="cpu")
 
 

@@ -16,13 +16,11 @@ import torch
 from conftest import make_pipeline
 from PIL import Image
 from tiny_pipelines import (
-    make_chroma,
+    MAKERS,
+    STREAMS,
     make_flux,
     make_flux2,
-    make_qwen_image,
-    make_sana,
     make_sd3,
-    make_sdxl,
     make_z_image,
 )
 
@@ -34,26 +32,16 @@ from perdure.learning import loop, moments
 from perdure.methods import METHODS
 
 FAMILIES = {
-    "sd": make_pipeline,
-    "sdxl": make_sdxl,
-    "sana": make_sana,
-    "sd3": make_sd3,
+    **MAKERS,
     "sd3-without-t5": lambda folder: make_sd3(folder, t5=False),
-    "flux": make_flux,
     "flux-schnell": lambda folder: make_flux(folder, guided=False),
-    "flux2": make_flux2,
     "flux2-distilled": lambda folder: make_flux2(folder, distilled=True),
-    "z-image": make_z_image,
     "z-image-turbo": lambda folder: make_z_image(folder, shift=3.0),
-    "qwen-image": make_qwen_image,
-    "chroma": make_chroma,
 }
 VARIANTS = {"sd3-without-t5", "flux-schnell", "flux2-distilled", "z-image-turbo"}
 """Of a family that stands here already: one method is enough."""
 WORDS = {"sd", "sdxl"}
 """Families whose token is a word where the method does not say otherwise."""
-STREAMS = {"sd3", "flux", "flux2", "z-image", "qwen-image", "chroma"}
-"""Families whose text is a stream that blocks change."""
 MEANINGLESS = {
     "custom-diffusion-merged": "choose another method",
     "feature-space": "choose another method",
@@ -65,6 +53,11 @@ REFUSED = {(family, m): why for family in sorted(STREAMS) for m, why in MEANINGL
 FREED: dict[str, dict[str, Any]] = {"fl2t": {"nu": 0.0}, "cidm": {"layerwise_tokens": False}}
 """With these options some of them can be learned."""
 STOCK: dict[str, dict[str, Any]] = {
+    "PixArtSigmaPipeline": {
+        "use_resolution_binning": False,
+        "clean_caption": False,
+        "guidance_scale": 3.0,
+    },
     "SanaPipeline": {"use_resolution_binning": False, "guidance_scale": 3.0},
     "QwenImagePipeline": {"negative_prompt": [" "], "true_cfg_scale": 3.0},
 }
@@ -247,7 +240,7 @@ def test_what_means_nothing_on_a_family_is_refused_before_anything_is_written(
     assert not (tmp_path / "bank").exists()
 
 
-@pytest.mark.parametrize("family", sorted({*STREAMS, "sana"}))
+@pytest.mark.parametrize("family", sorted({*STREAMS, "sana", "pixart"}))
 def test_large_encoders_leave_memory_and_are_not_read_again_for_prompts_that_are_cached(
     family: str, drawings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,16 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_pipeline
-from tiny_pipelines import (
-    make_chroma,
-    make_flux2,
-    make_qwen_image,
-    make_sana,
-    make_sd3,
-    make_sdxl,
-    make_z_image,
-)
+from tiny_pipelines import GUIDED, MAKERS, make_flux2
 from torch import Tensor, nn
 
 import perdure
@@ -25,23 +16,12 @@ from perdure.adapters import PromptDelta, Prompts
 from perdure.hosts.diffusion.passes import named_passes, unnamed_passes
 from perdure.methods.gated import gate_of
 
-MAKERS = {
-    "sd": make_pipeline,
-    "sdxl": make_sdxl,
-    "sana": make_sana,
-    "sd3": make_sd3,
-    "flux2": make_flux2,
-    "z-image": make_z_image,
-    "qwen-image": make_qwen_image,
-    "chroma": make_chroma,
-}
-"""Families that guide by a negative prompt."""
 PROMPT = "a photo of a dog in the snow"
 WHERE = [("chroma", "single_transformer_blocks.0.attn.to_v", 2)]
 """A layer that reads text and picture in one sequence, and how many positions of a prompt rest."""
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=sorted(GUIDED))
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[perdure.Base]:
     yield perdure.Base.open(MAKERS[request.param](tmp_path / "base"), device="cpu")
 

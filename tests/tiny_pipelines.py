@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from conftest import make_pipeline
 from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
@@ -19,6 +21,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
     SanaPipeline,
@@ -45,9 +49,14 @@ from transformers import (
 from perdure.smallworld.train.vocabulary import make_tokenizer
 
 __all__ = [
+    "FLOW",
+    "GUIDED",
+    "MAKERS",
+    "STREAMS",
     "make_chroma",
     "make_flux",
     "make_flux2",
+    "make_pixart",
     "make_qwen_image",
     "make_sana",
     "make_sd3",
@@ -172,6 +181,35 @@ def make_sana(folder: Path) -> Path:
         flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction"
     )
     return saved(SanaPipeline(tokenizer, encoder, vae, transformer, scheduler), folder)
+
+
+def make_pixart(folder: Path) -> Path:
+    """A denoiser that also speaks of the variance, and whose folder names its class as the
+    published ones do."""
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        cross_attention_dim=16,
+        caption_channels=24,
+        interpolation_scale=2,
+    )
+    tokenizer, encoder = of_t5(24)
+    pipeline = PixArtSigmaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=autoencoder(scaling_factor=0.13),
+        transformer=transformer,
+        scheduler=DPMSolverMultistepScheduler(),
+    )
+    saved(pipeline, folder)
+    for file in (folder / "model_index.json", folder / "transformer" / "config.json"):
+        file.write_text(file.read_text().replace("PixArtTransformer2DModel", "Transformer2DModel"))
+    return folder
 
 
 def make_flux(folder: Path, *, guided: bool = True) -> Path:
@@ -343,3 +381,24 @@ def make_chroma(folder: Path) -> Path:
         transformer=transformer,
     )
     return saved(pipeline, folder)
+
+
+MAKERS: dict[str, Callable[[Path], Path]] = {
+    "sd": make_pipeline,
+    "sdxl": make_sdxl,
+    "sana": make_sana,
+    "pixart": make_pixart,
+    "sd3": make_sd3,
+    "flux": make_flux,
+    "flux2": make_flux2,
+    "z-image": make_z_image,
+    "qwen-image": make_qwen_image,
+    "chroma": make_chroma,
+}
+"""Every family."""
+FLOW = {"sana", "sd3", "flux", "flux2", "z-image", "qwen-image", "chroma"}
+"""Those that predict flow."""
+STREAMS = FLOW - {"sana"}
+"""Those whose text is a stream that blocks change."""
+GUIDED = MAKERS.keys() - {"flux"}
+"""Those that guide by a negative prompt."""

@@ -82,8 +82,13 @@ class Vocabulary:
             self._prepare()
         self.length = length or int(self.tokenizer.model_max_length)
         self.wording = wording
-        closing = self.tokenizer(wording.after, add_special_tokens=False) if wording else None
-        self._closing: list[int] = closing["input_ids"] if closing else []
+        self._closing = self._end_of(wording) if wording else []
+
+    def _end_of(self, wording: Wording) -> list[int]:
+        """What closes a prompt: the wording, and the end token of a tokenizer that puts one."""
+        closing: list[int] = self.tokenizer(wording.after, add_special_tokens=False)["input_ids"]
+        end = [self.tokenizer.eos_token_id]
+        return closing + end if self.tokenizer("")["input_ids"][-1:] == end else closing
 
     def _prepare(self) -> None:
         self._mend_end()

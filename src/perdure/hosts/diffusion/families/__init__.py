@@ -4,6 +4,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.families.chroma import Chroma
 from perdure.hosts.diffusion.families.flux import Flux
 from perdure.hosts.diffusion.families.flux2 import Flux2
+from perdure.hosts.diffusion.families.pixart import PixArtSigma
 from perdure.hosts.diffusion.families.qwen_image import QwenImage
 from perdure.hosts.diffusion.families.sana import Sana
 from perdure.hosts.diffusion.families.sd import StableDiffusion
@@ -18,6 +19,7 @@ FAMILIES: tuple[Family, ...] = (
     StableDiffusion(),
     StableDiffusionXL(),
     Sana(),
+    PixArtSigma(),
     StableDiffusion3(),
     Flux(),
     Flux2(),

@@ -55,6 +55,11 @@ class Chroma(JointBlocks):
         )
         return Encoded(states=states, beside={_MASK: mask})
 
+    def blank(self, pipeline: Any) -> Encoded:
+        return Encoded(
+            states=super().blank(pipeline).states, beside={_MASK: torch.empty(1, _LENGTH)}
+        )
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
