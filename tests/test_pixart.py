@@ -91,6 +91,40 @@ def test_without_a_concept_it_is_the_stock_pipeline_whatever_size_and_negative_p
     assert np.array_equal(drawn, stock)
 
 
+def test_in_bf16_it_is_the_stock_pipelines_too(folder: Path) -> None:
+    """Whose table of positions, which no file holds, stays in fp32."""
+    base = perdure.Base.open(folder, device="cpu", dtype="bfloat16")
+    with base.session() as session:
+        (drawn,) = session.draw([PROMPT], seeds=[3], num_inference_steps=1, guidance_scale=4.0)
+    with torch.no_grad():
+        (stock,) = base.stock(folder)(
+            prompt=[PROMPT],
+            num_inference_steps=1,
+            generator=[torch.Generator().manual_seed(3)],
+            **base.family.call(1, 4.0),
+        ).images
+    assert np.array_equal(drawn, stock)
+
+
+@torch.no_grad()
+def test_what_methods_are_told_of_prompts_is_what_the_attentions_read(base: perdure.Base) -> None:
+    read: list[Tensor] = []
+    handles = [
+        reader.register_forward_pre_hook(
+            lambda module, args, kwargs: read.append(kwargs["encoder_hidden_states"]),
+            with_kwargs=True,
+        )
+        for reader in base.family.readers(base.pipeline).values()
+    ]
+    with base.session() as session:
+        said = session.conditioning([PROMPT])
+        session.predict(torch.zeros(1, 4, 8, 8), torch.tensor([5]), said, (32, 32))
+    for handle in handles:
+        handle.remove()
+    assert len(read) == 2
+    assert all(torch.equal(states, said.prompts.states) for states in read)
+
+
 @torch.no_grad()
 def test_a_concept_is_spoken_of_where_its_row_goes_in_and_the_end_token_ends_a_prompt(
     base: perdure.Base,

@@ -128,7 +128,7 @@ class Base(Frozen):
         what.family.prepare(what.pipeline, what.device)
         with quietly():  # it warns of parts that are kept in fp32, also where there are none
             if what.stored is None:
-                what.pipeline.to(what.device, what.dtype)
+                _move(what.pipeline, what.family, what.device, what.dtype)
             else:
                 denoiser = what.family.denoiser(what.pipeline)
                 for module in what.family.frozen(what.pipeline):  # what is quantised keeps its kind
@@ -318,3 +318,16 @@ class Base(Frozen):
         """Pictures (N, 3, H, W) in [-1, 1] of latents (N, C, h, w)."""
         parts = [self.family.to_pictures(self.pipeline, z.to(self.dtype)) for z in latents.split(4)]
         return torch.cat(parts).float().clamp(-1, 1)
+
+
+def _move(pipeline: Any, family: Family, device: torch.device, dtype: torch.dtype) -> None:
+    """To a device and a dtype; buffers that no file holds, such as tables of positions, stay as
+    precise as they were computed, as the stock loader leaves them."""
+    computed = []
+    for module in family.frozen(pipeline):
+        stored = module.state_dict().keys()
+        computed += [(module, *item) for item in module.named_buffers() if item[0] not in stored]
+    pipeline.to(device, dtype)
+    for module, name, buffer in computed:
+        owner, _, own = name.rpartition(".")
+        setattr(module.get_submodule(owner), own, buffer.to(device))
