@@ -16,6 +16,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
     SanaTransformer2DModel,
@@ -33,7 +34,7 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA = FAMILIES
+SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA, LUMINA2 = FAMILIES
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
@@ -100,6 +101,7 @@ KLEIN_9B = {
     "joint_attention_dim": 12288,
     "guidance_embeds": False,
 }
+LUMINA = {"cap_feat_dim": 2304}
 
 COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], int]] = [
     (
@@ -136,6 +138,8 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
     (QWEN, "transformer", QwenImageTransformer2DModel, {}, [(120, 3072, 3072)], 20_430_401_088),
     # 19 double blocks and 38 single ones
     (CHROMA, "transformer", ChromaTransformer2DModel, {}, [(114, 3072, 3072)], 8_899_983_424),
+    # 26 blocks and 2 refiners of the text; 8 of 24 heads, 96 wide, have keys and values
+    (LUMINA2, "transformer", Lumina2Transformer2DModel, LUMINA, [(56, 768, 2304)], 2_609_769_152),
 ]
 IDS = [
     "sd15",
@@ -149,6 +153,7 @@ IDS = [
     "z-image",
     "qwen-image",
     "chroma",
+    "lumina2",
 ]
 
 

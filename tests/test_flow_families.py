@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_sana, make_z_image
+from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_z_image
 
 import perdure
 from perdure import PerdureError
@@ -96,7 +96,8 @@ def test_a_concept_is_spoken_of_where_its_words_row_goes_in(
     if name not in {"flux", "flux-schnell", "sd3", "chroma"}:  # T5 looks both ways
         assert not changed[0, : places[0]].any()
     assert places[0] < first.prompts.ends[0]
-    assert not first.prompts.rest(0)[places[0]] and first.prompts.rest(0)[first.prompts.ends[0]]
+    rests, end = first.prompts.rest(0), first.prompts.ends[0]
+    assert not rests[places[0]] and rests[end : end + 1].all()  # Lumina closes prompts by nothing
 
 
 @torch.no_grad()
@@ -130,8 +131,11 @@ def test_guidance_by_a_negative_prompt_is_refused_where_there_is_none(tmp_path: 
             session.draw([PROMPT], seeds=[0], negative="a cat", num_inference_steps=1)
 
 
-def test_sana_refuses_a_concept_in_a_negative_prompt(tmp_path: Path) -> None:
-    base = perdure.Base.open(make_sana(tmp_path / "base"), device="cpu")
+@pytest.mark.parametrize("family", ["sana", "lumina2"])
+def test_a_concept_in_a_negative_prompt_that_is_read_by_itself_is_refused(
+    family: str, tmp_path: Path
+) -> None:
+    base = perdure.Base.open(MAKERS[family](tmp_path / "base"), device="cpu")
     rows = base.tokens.random("state", torch.Generator())
     with base.session(tokens={"ada": base.tokens.token("state", rows, 1.0)}) as session:
         with pytest.raises(PerdureError, match="leave <ada> out of --negative"):

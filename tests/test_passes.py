@@ -17,7 +17,10 @@ from perdure.hosts.diffusion.passes import named_passes, unnamed_passes
 from perdure.methods.gated import gate_of
 
 PROMPT = "a photo of a dog in the snow"
-WHERE = [("chroma", "single_transformer_blocks.0.attn.to_v", 2)]
+WHERE = [
+    ("chroma", "single_transformer_blocks.0.attn.to_v", 2),
+    ("lumina2", "layers.0.attn.to_v", 0),
+]
 """A layer that reads text and picture in one sequence, and how many positions of a prompt rest."""
 
 
@@ -64,7 +67,7 @@ def test_a_delta_that_acts_in_prompts_leaves_the_negative_ones_to_the_bit(
     after = said(base, [PromptDelta(factors, torch.ones(1, 1))])
     same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
     assert sorted(same) == [False, True]
-    first = base.family.title.startswith(("FLUX.2", "Z-Image", "Qwen", "Chroma"))
+    first = base.family.title.startswith(("FLUX.2", "Z-Image", "Qwen", "Chroma", "Lumina"))
     assert same == ([False, True] if first else [True, False])
 
 

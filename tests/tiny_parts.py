@@ -18,6 +18,7 @@ from tokenizers import (
 )
 from transformers import (
     CLIPTextConfig,
+    Gemma2Config,
     GemmaTokenizer,
     Qwen2Tokenizer,
     Qwen3Config,
@@ -82,6 +83,22 @@ def gemma_tokenizer() -> GemmaTokenizer:
     return tokenizer
 
 
+def of_gemma2(width: int, layers: int, tokenizer: Any) -> Gemma2Config:
+    """A table as long as the tokenizer."""
+    return Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
 def of_qwen3(width: int, layers: int, tokenizer: Any, *, spare: int = 8) -> Qwen3Config:
     """With a token table that has spare rows, as published ones have; it is the output's too."""
     return Qwen3Config(
@@ -134,12 +151,12 @@ def of_t5(width: int) -> tuple[Any, Any]:
     return tokenizer, T5EncoderModel(config)
 
 
-def autoencoder(**config: Any) -> AutoencoderKL:
-    """Three levels, four channels of latents."""
+def autoencoder(*, levels: int = 3, **config: Any) -> AutoencoderKL:
+    """Four channels of latents; a picture is halved between levels."""
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8,) * levels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=1,
         norm_num_groups=4,
         sample_size=32,

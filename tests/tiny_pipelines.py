@@ -21,6 +21,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Lumina2Pipeline,
+    Lumina2Transformer2DModel,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
     QwenImagePipeline,
@@ -34,11 +36,19 @@ from diffusers import (
     ZImagePipeline,
     ZImageTransformer2DModel,
 )
-from tiny_parts import autoencoder, clip, gemma_tokenizer, of_qwen3, of_t5, qwen_tokenizer, saved
+from tiny_parts import (
+    autoencoder,
+    clip,
+    gemma_tokenizer,
+    of_gemma2,
+    of_qwen3,
+    of_t5,
+    qwen_tokenizer,
+    saved,
+)
 from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
-    Gemma2Config,
     Gemma2Model,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -56,6 +66,7 @@ __all__ = [
     "make_chroma",
     "make_flux",
     "make_flux2",
+    "make_lumina2",
     "make_pixart",
     "make_qwen_image",
     "make_sana",
@@ -163,20 +174,7 @@ def make_sana(folder: Path) -> Path:
         decoder_qkv_multiscales=((), (), ()),
         scaling_factor=0.4,
     )
-    encoder = Gemma2Model(
-        Gemma2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            head_dim=8,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    encoder = Gemma2Model(of_gemma2(24, 1, tokenizer))
     scheduler = DPMSolverMultistepScheduler(
         flow_shift=3.0, use_flow_sigmas=True, prediction_type="flow_prediction"
     )
@@ -383,6 +381,33 @@ def make_chroma(folder: Path) -> Path:
     return saved(pipeline, folder)
 
 
+def make_lumina2(folder: Path) -> Path:
+    """4 x 4 latents: the pipeline's factor is 8 whatever its autoencoder is."""
+    torch.manual_seed(0)
+    tokenizer = gemma_tokenizer()
+    transformer = Lumina2Transformer2DModel(
+        sample_size=4,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=8,
+        axes_dim_rope=(2, 2, 4),
+        axes_lens=(300, 64, 64),
+        cap_feat_dim=20,
+    )
+    pipeline = Lumina2Pipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=6.0),
+        vae=autoencoder(levels=4, scaling_factor=0.4, shift_factor=0.1),
+        text_encoder=Gemma2Model(of_gemma2(20, 2, tokenizer)),
+        tokenizer=tokenizer,
+    )
+    return saved(pipeline, folder)
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd": make_pipeline,
     "sdxl": make_sdxl,
@@ -394,9 +419,10 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "z-image": make_z_image,
     "qwen-image": make_qwen_image,
     "chroma": make_chroma,
+    "lumina2": make_lumina2,
 }
 """Every family."""
-FLOW = {"sana", "sd3", "flux", "flux2", "z-image", "qwen-image", "chroma"}
+FLOW = {"sana", "sd3", "flux", "flux2", "z-image", "qwen-image", "chroma", "lumina2"}
 """Those that predict flow."""
 STREAMS = FLOW - {"sana"}
 """Those whose text is a stream that blocks change."""

@@ -18,7 +18,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.passes import Rows
-from perdure.hosts.diffusion.tokens import Tokens
+from perdure.hosts.diffusion.tokens import Tokens, spoken_in
 from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.frozen import Layer, Reads
 from perdure.hosts.size import Size
@@ -162,6 +162,16 @@ class Family(ABC):
     ) -> Encoded | None:
         """What guidance steps away from, where the pipeline `guides`; as it does where a prompt is
         empty."""
+
+    def refuse_concepts(self, prompts: Sequence[str]) -> None:
+        """PerdureError where negative prompts that are read without what stands before the others
+        speak of a concept."""
+        for prompt in prompts:
+            if spoken := spoken_in(prompt):
+                raise PerdureError(
+                    f"{self.title} reads negative prompts without the instruction that concepts "
+                    f"are learned behind: leave <{spoken[0]}> out of --negative."
+                )
 
     @abstractmethod
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:

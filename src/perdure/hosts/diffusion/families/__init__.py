@@ -4,6 +4,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.families.chroma import Chroma
 from perdure.hosts.diffusion.families.flux import Flux
 from perdure.hosts.diffusion.families.flux2 import Flux2
+from perdure.hosts.diffusion.families.lumina2 import Lumina2
 from perdure.hosts.diffusion.families.pixart import PixArtSigma
 from perdure.hosts.diffusion.families.qwen_image import QwenImage
 from perdure.hosts.diffusion.families.sana import Sana
@@ -26,6 +27,7 @@ FAMILIES: tuple[Family, ...] = (
     ZImage(),
     QwenImage(),
     Chroma(),
+    Lumina2(),
 )
 
 

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from perdure.adapters.prompts import STATE
-from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, flow_of
 from perdure.hosts.diffusion.passes import Rows, negatives_first
-from perdure.hosts.diffusion.tokens import spoken_in
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.frozen import Reads
 from perdure.hosts.size import Size
@@ -80,12 +78,7 @@ class Sana(Family):
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:
-        for prompt in prompts:
-            if spoken := spoken_in(prompt):
-                raise PerdureError(
-                    f"{self.title} reads negative prompts without the instruction that concepts "
-                    f"are learned behind: leave <{spoken[0]}> out of --negative."
-                )
+        self.refuse_concepts(prompts)
         return self._encode(pipeline, prompts, [])
 
     def _encode(self, pipeline: Any, prompts: Sequence[str], asked: Sequence[str]) -> Encoded:
