@@ -80,9 +80,7 @@ class ZImage(Family):
         }
 
     def reads(self, layer: str) -> Reads:
-        if layer.startswith("cap_embedder."):
-            return "prompt"
-        if layer.startswith("context_refiner."):
+        if layer.startswith(("cap_embedder.", "context_refiner.")):  # the first behind a norm
             return "text"
         joined = layer.startswith("layers.") and "adaLN" not in layer
         return "joined" if joined else "picture"
