@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
+from torch.nn.functional import normalize
 
 from perdure.measuring.discriminator import discriminator_auc
-from perdure.measuring.shape import shuffled_in_blocks, shuffled_reach
+from perdure.measuring.features import MetricEncoder
+from perdure.measuring.shape import shuffled_in_blocks, shuffled_reach, spoiled_reach
 from perdure.smallworld.failures import FAILURES, spoiled
-from perdure.smallworld.world import references
+from perdure.smallworld.sees import seen
+from perdure.smallworld.world import SPLITS, references
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,29 @@ def test_a_spoiled_picture_is_another_one_of_the_same_kind(way, people):
 
 def test_a_batch_is_spoiled_picture_by_picture(people):
     assert spoiled(people[0], np.random.default_rng(0)).shape == people[0].shape
+
+
+@pytest.mark.parametrize("domain", ["person", "object"])
+def test_for_the_second_judge_what_fails_is_nobody_and_what_does_not_is_somebody(domain):
+    """The bar: blocks of 8 keep less than half of an identity, blocks of 16 and heaps a third."""
+    judge = MetricEncoder.open("smallworld-shape")
+    found = seen(judge.identities, domain, identities=4)
+    assert found["blocks of 8"] < 1 / 2
+    assert max(found["blocks of 16"], found["heap"]) < 1 / 3
+    first = SPLITS["benchmark"].start
+    pictures = [p for k in range(6) for p, _ in references(domain, first + k, 4)]
+    who = judge.identities(torch.from_numpy(np.stack(pictures)))
+    centres = normalize(who.view(6, 4, -1).sum(1)[:, None] - who.view(6, 4, -1), dim=-1)
+    whole = normalize(who.view(6, 4, -1).sum(1), dim=-1)
+    for k in range(6):
+        for own, centre in zip(who.view(6, 4, -1)[k], centres[k], strict=True):
+            others = torch.cat([whole[:k], whole[k + 1 :]])
+            assert own @ centre > (others @ own).max()
+    mild = spoiled_reach(judge.identities, np.stack(pictures).reshape(6, 4, 64, 64, 3), softened)
+    assert mild > 0.9
+
+
+def softened(pictures):
+    """A little out of focus, as a good drawing may be."""
+    filters = ImageFilter.GaussianBlur(0.5)
+    return np.stack([np.asarray(Image.fromarray(p).filter(filters)) for p in pictures])

@@ -49,7 +49,10 @@ QuantizeOption = Annotated[
     typer.Option("--quantize", help="Hold the denoiser's weights as int8, bnb-int8 or bnb-nf4."),
 ]
 EncoderOption = Annotated[
-    str, typer.Option("--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO.")
+    str,
+    typer.Option(
+        "--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO, or smallworld-shape."
+    ),
 ]
 ManyConcepts = Annotated[
     list[str] | None, typer.Option("--concept", help="Which concept; give it again for more.")

@@ -43,6 +43,10 @@ _MODELS: dict[str, type[PreTrainedModel]] = {
     "dinov3_vit": DINOv3ViTModel,
 }
 
+_OWN = {
+    "smallworld-shape": Path(__file__).parents[1] / "smallworld" / "weights" / "shape",
+}
+
 Pictures = Tensor | Sequence[Image.Image]
 
 
@@ -73,15 +77,17 @@ class MetricEncoder:
         batch_size: int = 64,
         name: str | None = None,
     ) -> MetricEncoder:
-        """Open a folder or hub id: a CLIP with its tokenizer, or a DINO; and its image processor.
+        """Open a folder or hub id: a CLIP with its tokenizer, or a DINO; and its image processor;
+        or `smallworld-shape`, the drawn world's second judge.
 
         Weights are read from safetensors alone. Raises PerdureError with one sentence that says
         what is missing or wrong.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        where = str(path_or_id)
-        folder = Path(path_or_id)
+        if (own := _OWN.get(str(path_or_id))) is not None:
+            name, path_or_id = name or str(path_or_id), own
+        where, folder = str(path_or_id), Path(path_or_id)
         if not folder.is_dir() and (isinstance(path_or_id, Path) or where.count("/") > 1):
             raise PerdureError(f"There is no metric encoder at {where}: no such folder.")
         model = _open_model(where)

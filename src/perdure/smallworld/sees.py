@@ -75,7 +75,7 @@ def main() -> None:
     """Print a line a kind."""
     parser = argparse.ArgumentParser(prog="python -m perdure.smallworld.sees")
     own = Path(__file__).parent / "weights" / "encoder"
-    parser.add_argument("--encoder", default=str(own), help="a metric encoder's folder")
+    parser.add_argument("--encoder", default=str(own), help="as of `perdure evaluate`")
     parser.add_argument("--identities", type=int, default=12)
     options = parser.parse_args()
     encoder = MetricEncoder.open(options.encoder)

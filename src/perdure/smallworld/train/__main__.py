@@ -138,9 +138,10 @@ def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) ->
     else:
         improve_unet(load_scenes(work / "scenes"), folder, plan, weights, seed)
     if leads():
-        recipe = json.loads((weights / "recipe.json").read_text())
+        path = weights / "shape" / "recipe.json" if stage == "shape" else weights / "recipe.json"
+        recipe = json.loads(path.read_text()) if path.exists() else {"stages": []}
         recipe["stages"].append(facts_of(stage, folder, seed))
-        replace_file(weights / "recipe.json", (json.dumps(recipe, indent=1) + "\n").encode())
+        replace_file(path, (json.dumps(recipe, indent=1) + "\n").encode())
 
 
 def facts_of(stage: str, folder: Path, seed: int) -> dict[str, object]:

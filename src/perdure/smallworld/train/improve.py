@@ -1,7 +1,8 @@
 """Stages that start from the shipped weights, train one part further and write it back in place.
 
-`vision` and `shape` leave the text tower and the base alone, `decoder` leaves every latent as it
-is, and `further` trains the U-Net; so none of them makes another part stale.
+`vision` leaves the text tower and the base alone, `shape` writes a second encoder beside the first,
+`decoder` leaves every latent as it is, and `further` trains the U-Net; so none of them makes
+another part stale.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def _pipeline(weights: Path) -> StableDiffusionPipeline:
 
 
 def improve_vision(folder: Path, schedule: Schedule, weights: Path, shape: bool = False) -> None:
-    """The metric encoder's image tower and identity head; with ``shape`` failures are nobody."""
+    """The metric encoder's image tower and identity head; with ``shape`` failures are nobody, and
+    it is written beside the shipped one, into `shape`."""
     model = IdentityClip()
     shipped = CLIPModel.from_pretrained(
         weights / "encoder", dtype=torch.float32, use_safetensors=True
@@ -42,7 +44,7 @@ def improve_vision(folder: Path, schedule: Schedule, weights: Path, shape: bool 
     model.identity.weight.data.copy_(head)
     train_vision(model, folder, schedule, shape)
     if leads():
-        write_encoder(model, weights / "encoder")
+        write_encoder(model, weights / ("shape" if shape else "encoder"))
 
 
 def improve_decoder(
