@@ -64,15 +64,21 @@ class Layer:
         """The module's output with ``extra`` added in this layer's rows."""
         if self.rows is None:
             return output + extra.to(output.dtype)
-        whole = output.clone()
+        whole = _own(output)
         whole[..., self.rows] += extra.to(output.dtype)
         return whole
 
     def plus_at(self, output: Tensor, extra: Tensor, positions: slice, n: slice = _ALL) -> Tensor:
         """The same at some positions of some rows of a batch (N, positions, d_out)."""
-        whole = output.clone()
+        whole = _own(output)
         whole[n, positions, self.rows or _ALL] += extra.to(output.dtype)
         return whole
+
+
+def _own(output: Tensor) -> Tensor:
+    """An output that may be changed: a copy where there is a graph, else the module's own, which
+    nobody else has yet; of a wide fused layer a copy takes as long as the layer's share."""
+    return output.clone() if torch.is_grad_enabled() else output
 
 
 class Frozen(ABC):
