@@ -28,7 +28,8 @@ class UNet:
     def __init__(self, tiny: Path, targets: str) -> None:
         self.base = Base.open(tiny, device="cpu")
         self.base.aim(targets)
-        self.layers, self.pristine, self.width = self.base.layers, self.base.pristine, 32
+        self.layers, self.width = self.base.layers, 32
+        self.pristine = {name: W.clone() for name, W in self.base.pristine.items()}
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(2, 4, 8, 8, generator=generator)
         self.states = torch.randn(1, 4, self.width, generator=generator)

@@ -89,9 +89,10 @@ ReportOption = Annotated[
 
 
 def opening(config: str, device: str, dtype: str, quantize: str = "") -> dict[str, str | None]:
-    """What `Base.open` is given of these options, None where one was not."""
-    given = {"config": config, "device": device, "dtype": dtype, "quantize": quantize}
-    return {name: value or None for name, value in given.items()}
+    """What `Base.open` is given of these options, None where one was not; `quantize` where the verb
+    has it."""
+    given = {"config": config or None, "device": device or None, "dtype": dtype or None}
+    return {**given, "quantize": quantize} if quantize else given
 
 
 def method_options(pairs: Sequence[str]) -> dict[str, Any]:
