@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import make_pipeline
 from diffusers import (
     ChromaTransformer2DModel,
@@ -24,7 +25,7 @@ from diffusers import (
     UNet2DConditionModel,
     ZImageTransformer2DModel,
 )
-from tiny_pipelines import make_sd3, make_sdxl
+from tiny_pipelines import make_flux2_dev, make_sd3, make_sdxl
 
 import perdure
 from perdure import Base, Painter, PerdureError
@@ -34,7 +35,7 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, Z_IMAGE, QWEN, CHROMA, LUMINA2 = FAMILIES
+SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, FLUX2_DEV, Z_IMAGE, QWEN, CHROMA, LUMINA2 = FAMILIES
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
@@ -132,6 +133,8 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
     # 5 and 20, 8 and 24
     (FLUX2, "transformer", Flux2Transformer2DModel, KLEIN_4B, [(50, 3072, 3072)], 3_875_544_576),
     (FLUX2, "transformer", Flux2Transformer2DModel, KLEIN_9B, [(64, 4096, 4096)], 9_078_581_248),
+    # 8 and 48
+    (FLUX2_DEV, "transformer", Flux2Transformer2DModel, {}, [(112, 6144, 6144)], 32_223_281_152),
     # 30 blocks and 2 refiners of the text
     (Z_IMAGE, "transformer", ZImageTransformer2DModel, {}, [(64, 3840, 3840)], 6_154_908_736),
     # 60 blocks
@@ -150,6 +153,7 @@ IDS = [
     "flux",
     "klein-4b",
     "klein-9b",
+    "flux2-dev",
     "z-image",
     "qwen-image",
     "chroma",
@@ -381,6 +385,40 @@ def test_an_autoencoder_that_names_mean_and_deviation_of_its_latents_is_read_by_
     factor = vae.config.scaling_factor
     assert torch.allclose(mean, (posterior.mean - own) * factor / spread, atol=1e-5)
     assert torch.allclose(deviation, posterior.std * factor / spread, atol=1e-5)
+
+
+# FLUX.2 dev
+
+
+def test_words_stand_where_the_processor_of_flux2_dev_puts_them(tmp_path: Path) -> None:
+    """Behind the padding, one <s> and the system message, in what is left of the prompt."""
+    base = Base.open(make_flux2_dev(tmp_path / "base"), device="cpu")
+    base.need_encoders()
+    (vocabulary,) = base.tokens.vocabularies
+    prompts, read = ["a photo of <ada> [IMG]in the snow", "a dog"], []
+    with base.session(tokens={"ada": word(base)}), torch.no_grad():
+        with base.tokens.serving(base.tokens.known):
+            handle = vocabulary.table.register_forward_pre_hook(
+                lambda module, args: read.append(args[0]), prepend=True
+            )
+            base.family.encode(base.pipeline, prompts)
+            handle.remove()
+    ids = vocabulary.ids(prompts)
+    assert torch.equal(read[0], ids)
+    assert (ids == vocabulary.tokenizer.bos_token_id).sum(dim=1).tolist() == [1, 1]
+    assert base.pipeline.tokenizer.tokenizer is vocabulary.pristine
+
+
+def test_a_processor_that_transformers_has_no_class_for_is_refused_by_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = SimpleNamespace(is_dummy=True)
+    monkeypatch.setattr(transformers, "PixtralProcessor", stand_in, raising=False)
+    folder = make_flux2_dev(tmp_path / "base")
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("LlavaProcessor", "PixtralProcessor"))
+    with pytest.raises(PerdureError, match="a PixtralProcessor, which needs torchvision"):
+        Base.open(folder, device="cpu")
 
 
 # Boxes

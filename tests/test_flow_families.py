@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_z_image
+from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_flux2_dev, make_z_image
 
 import perdure
 from perdure import PerdureError
@@ -125,7 +125,7 @@ def test_what_a_prompt_loses_is_counted_and_a_lost_concept_refused(
 
 
 def test_guidance_by_a_negative_prompt_is_refused_where_there_is_none(tmp_path: Path) -> None:
-    for make in (make_flux, lambda folder: make_flux2(folder, distilled=True)):
+    for make in (make_flux, make_flux2_dev, lambda folder: make_flux2(folder, distilled=True)):
         base = perdure.Base.open(make(tmp_path / str(make)), device="cpu")
         with base.session() as session, pytest.raises(PerdureError, match="leave --negative out"):
             session.draw([PROMPT], seeds=[0], negative="a cat", num_inference_steps=1)

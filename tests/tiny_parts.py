@@ -17,9 +17,12 @@ from tokenizers import (
     trainers,
 )
 from transformers import (
+    CLIPImageProcessorPil,
     CLIPTextConfig,
     Gemma2Config,
     GemmaTokenizer,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
     Qwen2Tokenizer,
     Qwen3Config,
     T5Config,
@@ -37,17 +40,21 @@ HINTS = {
 SENTENCE = "a photo of a dog in the snow next to a person at night"
 
 
-def qwen_tokenizer() -> Qwen2Tokenizer:
-    """A byte-level BPE of one sentence with a chat template of one line."""
+def byte_level() -> dict[str, Any]:
+    """Vocabulary and merges of a byte-level BPE of one sentence."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     learner.train_from_iterator([SENTENCE], trainer)
     model = json.loads(learner.to_str())["model"]
+    return {"vocab": model["vocab"], "merges": [tuple(pair) for pair in model["merges"]]}
+
+
+def qwen_tokenizer() -> Qwen2Tokenizer:
+    """With a chat template of one line."""
     tokenizer = Qwen2Tokenizer(
-        vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        **byte_level(),
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         extra_special_tokens={"start": "<|im_start|>"},
@@ -59,6 +66,44 @@ def qwen_tokenizer() -> Qwen2Tokenizer:
         "{% endif %}"
     )
     return tokenizer
+
+
+def mistral_processor() -> LlavaProcessor:
+    """A tokenizer that pads on the left and begins with <s>, as the chat template does, in a
+    processor of texts and pictures; the published ones', Pixtral's, cannot be had without
+    torchvision, and differs from this one in what it makes of pictures."""
+    own = Tokenizer(models.BPE(**byte_level()))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=own,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        extra_special_tokens={
+            "image": "[IMG]",
+            "asked": "[INST]",
+            "told": "[/INST]",
+            "rules": "[SYSTEM_PROMPT]",
+            "ruled": "[/SYSTEM_PROMPT]",
+        },
+    )
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    template = (
+        "{{ bos_token }}{% for m in messages %}{% set of = {'system': 'SYSTEM_PROMPT', "
+        "'user': 'INST'}[m.role] %}[{{ of }}]{% for part in m.content %}{{ part.text }}"
+        "{% endfor %}[/{{ of }}]{% endfor %}"
+    )
+    return LlavaProcessor(
+        CLIPImageProcessorPil(),
+        tokenizer,
+        patch_size=4,
+        image_token="[IMG]",
+        chat_template=template,
+    )
 
 
 def gemma_tokenizer() -> GemmaTokenizer:

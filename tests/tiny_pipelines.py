@@ -18,6 +18,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     Flux2KleinPipeline,
+    Flux2Pipeline,
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
@@ -40,6 +41,7 @@ from tiny_parts import (
     autoencoder,
     clip,
     gemma_tokenizer,
+    mistral_processor,
     of_gemma2,
     of_qwen3,
     of_t5,
@@ -50,6 +52,8 @@ from transformers import (
     CLIPTextModel,
     CLIPTextModelWithProjection,
     Gemma2Model,
+    Mistral3Config,
+    Mistral3ForConditionalGeneration,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen3ForCausalLM,
@@ -66,6 +70,7 @@ __all__ = [
     "make_chroma",
     "make_flux",
     "make_flux2",
+    "make_flux2_dev",
     "make_lumina2",
     "make_pixart",
     "make_qwen_image",
@@ -237,21 +242,19 @@ def make_flux(folder: Path, *, guided: bool = True) -> Path:
     return saved(pipeline, folder)
 
 
-def make_flux2(folder: Path, *, distilled: bool = False) -> Path:
-    """A Qwen3 of 28 layers, of whose states those of layers 9, 18 and 27 are read."""
-    torch.manual_seed(0)
-    tokenizer = qwen_tokenizer()
+def flux2_parts(states: int, *, guided: bool) -> dict[str, Any]:
+    """Denoiser of three ``states`` side by side, autoencoder and schedule."""
     transformer = Flux2Transformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=2,
         attention_head_dim=8,
         num_attention_heads=2,
-        joint_attention_dim=3 * 8,
+        joint_attention_dim=3 * states,
         timestep_guidance_channels=16,
         mlp_ratio=2.0,
         axes_dims_rope=(2, 2, 2, 2),
-        guidance_embeds=False,
+        guidance_embeds=guided,
     )
     vae = AutoencoderKLFlux2(
         block_out_channels=(8, 8, 8),
@@ -265,13 +268,61 @@ def make_flux2(folder: Path, *, distilled: bool = False) -> Path:
     )
     vae.bn.running_mean.normal_()
     vae.bn.running_var.uniform_(0.5, 2.0)
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    return {"transformer": transformer, "vae": vae, "scheduler": scheduler}
+
+
+def make_flux2(folder: Path, *, distilled: bool = False) -> Path:
+    """A Qwen3 of 28 layers, of whose states those of layers 9, 18 and 27 are read."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
     pipeline = Flux2KleinPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=vae,
+        **flux2_parts(8, guided=False),
         text_encoder=Qwen3ForCausalLM(of_qwen3(8, 28, tokenizer, spare=0)),
         tokenizer=tokenizer,
-        transformer=transformer,
         is_distilled=distilled,
+    )
+    return saved(pipeline, folder)
+
+
+def make_flux2_dev(folder: Path) -> Path:
+    """A Mistral 3 of 31 layers, of whose states those of layers 10, 20 and 30 are read."""
+    torch.manual_seed(0)
+    processor = mistral_processor()
+    tokenizer = processor.tokenizer
+    text = {
+        "model_type": "mistral",
+        "vocab_size": len(tokenizer) + 8,
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 31,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "model_type": "pixtral",
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "head_dim": 4,
+        "patch_size": 4,
+        "image_size": 32,
+    }
+    config = Mistral3Config(
+        text_config=text,
+        vision_config=vision,
+        image_token_index=processor.image_token_id,
+        tie_word_embeddings=False,
+    )
+    pipeline = Flux2Pipeline(
+        **flux2_parts(8, guided=True),
+        text_encoder=Mistral3ForConditionalGeneration(config),
+        tokenizer=processor,
     )
     return saved(pipeline, folder)
 
@@ -416,15 +467,16 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd3": make_sd3,
     "flux": make_flux,
     "flux2": make_flux2,
+    "flux2-dev": make_flux2_dev,
     "z-image": make_z_image,
     "qwen-image": make_qwen_image,
     "chroma": make_chroma,
     "lumina2": make_lumina2,
 }
 """Every family."""
-FLOW = {"sana", "sd3", "flux", "flux2", "z-image", "qwen-image", "chroma", "lumina2"}
+FLOW = {"sana", "sd3", "flux", "flux2", "flux2-dev", "z-image", "qwen-image", "chroma", "lumina2"}
 """Those that predict flow."""
 STREAMS = FLOW - {"sana"}
 """Those whose text is a stream that blocks change."""
-GUIDED = MAKERS.keys() - {"flux"}
+GUIDED = MAKERS.keys() - {"flux", "flux2-dev"}
 """Those that guide by a negative prompt."""

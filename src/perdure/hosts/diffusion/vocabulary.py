@@ -7,7 +7,7 @@ ones differentiably.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import ProcessorMixin
 
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.encoders import Source
@@ -30,24 +31,37 @@ class Wording:
     after: str = ""
     lower: bool = False
     """Is the prompt written small, without blanks at its ends?"""
+    dropped: str = ""
+    """What the pipeline takes out of prompts."""
+    special: bool = True
+    """Does the tokenizer put its own tokens around the whole, where it has such?"""
     skip: int = 0
     """How many of the first positions the pipeline drops."""
     packed: bool = False
     """Does it drop the padding, too?"""
 
     @classmethod
-    def of_chat(cls, tokenizer: Any, **how: bool) -> Wording:
-        """A user's message by the tokenizer's chat template, called with ``how``."""
+    def of_chat(
+        cls,
+        tokenizer: Any,
+        messages: Callable[[str], Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        **how: bool,
+    ) -> Wording:
+        """A user's message, or the ``messages`` of a prompt, by the chat template of a tokenizer or
+        processor, called with ``how``."""
         place = "\N{OBJECT REPLACEMENT CHARACTER}"
-        said = [{"role": "user", "content": place}]
+        said = messages(place) if messages else [{"role": "user", "content": place}]
         text = tokenizer.apply_chat_template(
-            said, tokenize=False, add_generation_prompt=True, **how
+            said, tokenize=False, add_generation_prompt=add_generation_prompt, **how
         )
         before, _, after = text.partition(place)
         return cls(before=before, after=after)
 
     def said(self, prompt: str) -> str:
         """The whole text of a prompt."""
+        prompt = prompt.replace(self.dropped, "")
         return self.before + (prompt.lower().strip() if self.lower else prompt) + self.after
 
 
@@ -70,12 +84,15 @@ class Vocabulary:
         """
         Args:
             pipeline: of diffusers.
-            encoder, tokenizer: its names for them.
+            encoder, tokenizer: its names for them; a processor is asked for the tokenizer in it.
             length: how many positions the tokenizer gives a prompt; its own number by default.
             wording: of a language model; None is the prompt itself, closed by an end token.
         """
-        self.pipeline, self.name, self._attribute = pipeline, encoder, tokenizer
-        self.pristine = self.tokenizer = getattr(pipeline, tokenizer)
+        self.pipeline, self.name = pipeline, encoder
+        self._holder, self._attribute = pipeline, tokenizer
+        if isinstance(getattr(pipeline, tokenizer), ProcessorMixin):
+            self._holder, self._attribute = getattr(pipeline, tokenizer), "tokenizer"
+        self.pristine = self.tokenizer = getattr(self._holder, self._attribute)
         self.own = len(self.tokenizer)
         self.source: Source | None = None
         if getattr(pipeline, encoder) is not None:
@@ -88,7 +105,8 @@ class Vocabulary:
         """What closes a prompt: the wording, and the end token of a tokenizer that puts one."""
         closing: list[int] = self.tokenizer(wording.after, add_special_tokens=False)["input_ids"]
         end = [self.tokenizer.eos_token_id]
-        return closing + end if self.tokenizer("")["input_ids"][-1:] == end else closing
+        empty = self.tokenizer("", add_special_tokens=wording.special)["input_ids"]
+        return closing + end if empty[-1:] == end else closing
 
     def _prepare(self) -> None:
         self._mend_end()
@@ -199,24 +217,25 @@ class Vocabulary:
 
     def too_long(self, prompt: str) -> int:
         """How many of a prompt's tokens stand beyond what the encoder reads."""
-        batch = self.tokenizer([self._said(prompt)], truncation=True, max_length=self.length)
-        return len(_cut_off(batch.encodings[0]))
+        return len(_cut_off(self._read([prompt]).encodings[0]))
 
-    def _said(self, prompt: str) -> str:
-        return self.wording.said(prompt) if self.wording else prompt
+    def _read(self, prompts: Sequence[str]) -> Any:
+        """What the tokenizer makes of them, padded and cut to the encoder's length."""
+        return self.tokenizer(
+            [self.wording.said(prompt) if self.wording else prompt for prompt in prompts],
+            add_special_tokens=self.wording is None or self.wording.special,
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        )
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Token ids (N, positions), padded and cut to the encoder's length.
 
         PerdureError where a concept stands in what is cut off.
         """
-        batch = self.tokenizer(
-            [self._said(prompt) for prompt in prompts],
-            padding="max_length",
-            truncation=True,
-            max_length=self.length,
-            return_tensors="pt",
-        )
+        batch = self._read(prompts)
         for prompt, encoding in zip(prompts, batch.encodings, strict=True):
             cut = _cut_off(encoding)
             for token in cut:
@@ -254,11 +273,11 @@ class Vocabulary:
             table.register_forward_pre_hook(within),
             table.register_forward_hook(replace),
         ]
-        setattr(self.pipeline, self._attribute, self.tokenizer)
+        setattr(self._holder, self._attribute, self.tokenizer)
         try:
             yield
         finally:
-            setattr(self.pipeline, self._attribute, self.pristine)
+            setattr(self._holder, self._attribute, self.pristine)
             for handle in handles:
                 handle.remove()
 
@@ -281,11 +300,11 @@ class Vocabulary:
         with torch.no_grad():
             for name, row in rows.items():
                 table.weight[int(tokenizer.convert_tokens_to_ids(self._word(name)))] = row[0]
-        setattr(self.pipeline, self._attribute, tokenizer)
+        setattr(self._holder, self._attribute, tokenizer)
         try:
             yield
         finally:
-            setattr(self.pipeline, self._attribute, self.pristine)
+            setattr(self._holder, self._attribute, self.pristine)
             before.weight.data, before.num_embeddings = own, count
             encoder.set_input_embeddings(before)
             if head is not None:

@@ -4,6 +4,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.families.chroma import Chroma
 from perdure.hosts.diffusion.families.flux import Flux
 from perdure.hosts.diffusion.families.flux2 import Flux2
+from perdure.hosts.diffusion.families.flux2_dev import Flux2Dev
 from perdure.hosts.diffusion.families.lumina2 import Lumina2
 from perdure.hosts.diffusion.families.pixart import PixArtSigma
 from perdure.hosts.diffusion.families.qwen_image import QwenImage
@@ -24,6 +25,7 @@ FAMILIES: tuple[Family, ...] = (
     StableDiffusion3(),
     Flux(),
     Flux2(),
+    Flux2Dev(),
     ZImage(),
     QwenImage(),
     Chroma(),

@@ -19,12 +19,14 @@ from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.frozen import Layer
 from perdure.hosts.size import Size
 
-__all__ = ["Flux2"]
+__all__ = ["LENGTH", "Flux2"]
 
-_LENGTH = 512
+LENGTH = 512
 """Positions of a prompt in the pipeline's call."""
 _STEPS = 50
 """Of the schedule whose shift the times of training have."""
+_GUIDANCE = 1.0
+"""What a model with a guidance embedding is trained at: no pull beyond the prompt itself."""
 _FUSED, _PARTS = "attn.to_qkv_mlp_proj", ("to_q", "to_k", "to_v")
 
 
@@ -56,7 +58,7 @@ class Flux2(JointBlocks):
 
     def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
         wording = Wording.of_chat(pipeline.tokenizer, enable_thinking=False)
-        return [Vocabulary(pipeline, "text_encoder", "tokenizer", length=_LENGTH, wording=wording)]
+        return [Vocabulary(pipeline, "text_encoder", "tokenizer", length=LENGTH, wording=wording)]
 
     def layers(self, pipeline: Any, targets: str) -> dict[str, Layer]:
         found, width = dict[str, Layer](), pipeline.transformer.inner_dim
@@ -74,7 +76,7 @@ class Flux2(JointBlocks):
 
     def encode(self, pipeline: Any, prompts: Sequence[str]) -> Encoded:
         states, _ = pipeline.encode_prompt(
-            list(prompts), device=pipeline.device, max_sequence_length=_LENGTH
+            list(prompts), device=pipeline.device, max_sequence_length=LENGTH
         )
         return Encoded(states=states)
 
@@ -116,9 +118,12 @@ class Flux2(JointBlocks):
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:
         states = self.held(pipeline, conditioning.states)
+        guided = pipeline.transformer.config.guidance_embeds
+        of_guidance = torch.full([len(noised)], _GUIDANCE, device=noised.device)
         said: Tensor = pipeline.transformer(
             hidden_states=pipeline._pack_latents(self.held(pipeline, noised)),
             timestep=t / 1000,
+            guidance=of_guidance if guided else None,
             encoder_hidden_states=states,
             txt_ids=pipeline._prepare_text_ids(states).to(noised.device),
             img_ids=pipeline._prepare_latent_ids(noised).to(noised.device),
