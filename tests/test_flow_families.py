@@ -54,6 +54,35 @@ def test_one_step_of_drawing_follows_from_what_training_predicts(
     assert torch.allclose(drawn, noise - sigma * said, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", sorted(FLOW))
+@torch.no_grad()
+def test_a_base_in_bf16_is_told_the_same_times_in_training_as_in_drawing(
+    family: str, tmp_path: Path
+) -> None:
+    base = perdure.Base.open(MAKERS[family](tmp_path / "base"), device="cpu", dtype="bfloat16")
+    told: list[torch.Tensor] = []
+
+    def hear(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        told.append((kwargs["timestep"] if "timestep" in kwargs else args[1]).flatten()[:1].float())
+
+    guidance = UNGUIDED.get(family, 1.0)
+    with base.session() as session:
+        said = session.conditioning([PROMPT])
+        handle = base.denoiser.register_forward_pre_hook(hear, with_kwargs=True)
+        try:
+            latents = session.draw_latents(
+                [PROMPT], seeds=[7], num_inference_steps=20, guidance_scale=guidance
+            )
+            drawn = told.copy()
+            told.clear()
+            for t in base.pipeline.scheduler.timesteps:
+                session.predict(latents, t[None].float(), said, base.size)
+        finally:
+            handle.remove()
+    assert len(drawn) == len(told) == 20
+    assert torch.equal(torch.cat(drawn), torch.cat(told))
+
+
 @pytest.mark.usefixtures("fp32")
 @torch.no_grad()
 def test_latents_and_pictures_are_the_autoencoders_own(named: tuple[str, perdure.Base]) -> None:

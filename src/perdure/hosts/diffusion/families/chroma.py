@@ -81,7 +81,7 @@ class Chroma(JointBlocks):
         place = {"device": noised.device, "dtype": packed.dtype}
         said: Tensor = pipeline.transformer(
             hidden_states=packed,
-            timestep=t / 1000,
+            timestep=t.to(packed.dtype) / 1000,  # rounded first, as the pipeline does
             encoder_hidden_states=states,
             txt_ids=torch.zeros(states.shape[1], 3, **place),
             img_ids=pipeline._prepare_latent_image_ids(n, height // 2, width // 2, **place),

@@ -106,7 +106,7 @@ class Flux(JointBlocks):
         guided = pipeline.transformer.config.guidance_embeds
         said: Tensor = pipeline.transformer(
             hidden_states=packed,
-            timestep=t / 1000,
+            timestep=t.to(packed.dtype) / 1000,  # rounded first, as the pipeline does
             guidance=torch.full([n], _GUIDANCE, device=noised.device) if guided else None,
             pooled_projections=self.held(pipeline, conditioning.beside[_POOLED]),
             encoder_hidden_states=states,

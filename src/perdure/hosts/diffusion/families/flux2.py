@@ -120,9 +120,10 @@ class Flux2(JointBlocks):
         states = self.held(pipeline, conditioning.states)
         guided = pipeline.transformer.config.guidance_embeds
         of_guidance = torch.full([len(noised)], _GUIDANCE, device=noised.device)
+        packed = pipeline._pack_latents(self.held(pipeline, noised))
         said: Tensor = pipeline.transformer(
-            hidden_states=pipeline._pack_latents(self.held(pipeline, noised)),
-            timestep=t / 1000,
+            hidden_states=packed,
+            timestep=t.to(packed.dtype) / 1000,  # rounded first, as the pipeline does
             guidance=of_guidance if guided else None,
             encoder_hidden_states=states,
             txt_ids=pipeline._prepare_text_ids(states).to(noised.device),

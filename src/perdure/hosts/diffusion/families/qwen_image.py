@@ -92,7 +92,7 @@ class QwenImage(JointBlocks):
         packed = pipeline._pack_latents(self.held(pipeline, noised), *noised.shape)
         said: Tensor = pipeline.transformer(
             hidden_states=packed,
-            timestep=t / 1000,
+            timestep=t.to(packed.dtype) / 1000,  # rounded first, as the pipeline does
             encoder_hidden_states_mask=None if mask is None or mask.all() else mask,
             encoder_hidden_states=self.held(pipeline, conditioning.states),
             img_shapes=[[(1, height // 2, width // 2)]] * n,
