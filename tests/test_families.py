@@ -17,6 +17,7 @@ from diffusers import (
     ChromaTransformer2DModel,
     Flux2Transformer2DModel,
     FluxTransformer2DModel,
+    Krea2Transformer2DModel,
     Lumina2Transformer2DModel,
     PixArtTransformer2DModel,
     QwenImageTransformer2DModel,
@@ -35,7 +36,8 @@ from perdure.hosts.diffusion.families import FAMILIES
 from perdure.hosts.diffusion.family import KEYS_VALUES
 from perdure.methods import build
 
-SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, FLUX2_DEV, Z_IMAGE, QWEN, CHROMA, LUMINA2 = FAMILIES
+SD, SDXL, SANA, PIXART, SD3, FLUX, FLUX2, FLUX2_DEV, Z_IMAGE, QWEN, CHROMA, *_ = FAMILIES
+LUMINA2, KREA2 = FAMILIES[-2:]
 
 
 def stock_picture(base: Base, stock: Any, prompt: str, **asked: Any) -> np.ndarray:
@@ -143,6 +145,15 @@ COUNTS: list[tuple[Any, str, Any, dict[str, Any], list[tuple[int, int, int]], in
     (CHROMA, "transformer", ChromaTransformer2DModel, {}, [(114, 3072, 3072)], 8_899_983_424),
     # 26 blocks and 2 refiners of the text; 8 of 24 heads, 96 wide, have keys and values
     (LUMINA2, "transformer", Lumina2Transformer2DModel, LUMINA, [(56, 768, 2304)], 2_609_769_152),
+    # 28 blocks, 12 of whose 48 heads, 128 wide, have keys and values; 2 refiners of the text
+    (
+        KREA2,
+        "transformer",
+        Krea2Transformer2DModel,
+        {},
+        [(56, 1536, 6144), (4, 2560, 2560)],
+        12_820_073_036,
+    ),
 ]
 IDS = [
     "sd15",
@@ -158,6 +169,7 @@ IDS = [
     "qwen-image",
     "chroma",
     "lumina2",
+    "krea2",
 ]
 
 

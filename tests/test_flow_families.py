@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipelines import FLOW, MAKERS, make_flux, make_flux2, make_flux2_dev, make_z_image
+from tiny_pipelines import (
+    FLOW,
+    MAKERS,
+    make_flux,
+    make_flux2,
+    make_flux2_dev,
+    make_krea2,
+    make_z_image,
+)
 
 import perdure
 from perdure import PerdureError
@@ -17,7 +25,7 @@ FAMILIES = {
     **{name: MAKERS[name] for name in sorted(FLOW)},
     "flux-schnell": lambda folder: make_flux(folder, guided=False),
 }
-UNGUIDED = {"z-image": 0.0}
+UNGUIDED = {"z-image": 0.0, "krea2": 0.0}
 PROMPT = "a photo of a dog in the snow"
 
 
@@ -175,7 +183,8 @@ def test_a_distilled_model_says_so_and_draws_in_few_steps(tmp_path: Path) -> Non
     turbo = make_z_image(tmp_path / "turbo", shift=3.0)
     schnell = make_flux(tmp_path / "schnell", guided=False)
     klein = make_flux2(tmp_path / "klein", distilled=True)
-    steps = {turbo: 9, schnell: 4, klein: 4}
+    krea = make_krea2(tmp_path / "krea", distilled=True)
+    steps = {turbo: 9, schnell: 4, klein: 4, krea: 8}
     for folder, few in steps.items():
         (folder / "perdure.json").unlink()
         base = perdure.Base.open(folder, device="cpu")

@@ -20,6 +20,7 @@ from tiny_pipelines import (
     STREAMS,
     make_flux,
     make_flux2,
+    make_krea2,
     make_sd3,
     make_z_image,
 )
@@ -37,8 +38,9 @@ FAMILIES = {
     "flux-schnell": lambda folder: make_flux(folder, guided=False),
     "flux2-distilled": lambda folder: make_flux2(folder, distilled=True),
     "z-image-turbo": lambda folder: make_z_image(folder, shift=3.0),
+    "krea2-turbo": lambda folder: make_krea2(folder, distilled=True),
 }
-VARIANTS = {"sd3-without-t5", "flux-schnell", "flux2-distilled", "z-image-turbo"}
+VARIANTS = {"sd3-without-t5", "flux-schnell", "flux2-distilled", "z-image-turbo", "krea2-turbo"}
 """Of a family that stands here already: one method is enough."""
 WORDS = {"sd", "sdxl"}
 """Families whose token is a word where the method does not say otherwise."""

@@ -20,6 +20,7 @@ PROMPT = "a photo of a dog in the snow"
 WHERE = [
     ("chroma", "single_transformer_blocks.0.attn.to_v", 2),
     ("lumina2", "layers.0.attn.to_v", 0),
+    ("krea2", "transformer_blocks.0.attn.to_v", 13),
 ]
 """A layer that reads text and picture in one sequence, and how many positions of a prompt rest."""
 

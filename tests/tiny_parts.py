@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -207,6 +207,19 @@ def autoencoder(*, levels: int = 3, **config: Any) -> AutoencoderKL:
         sample_size=32,
         mid_block_add_attention=False,
         **config,
+    )
+
+
+def video_autoencoder() -> AutoencoderKLQwenImage:
+    """Four channels of latents; a picture is a video of one frame."""
+    return AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True],
+        latents_mean=[0.1, -0.2, 0.3, 0.0],
+        latents_std=[2.0, 0.5, 1.5, 1.0],
     )
 
 

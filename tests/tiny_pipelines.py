@@ -11,7 +11,6 @@ from conftest import make_pipeline
 from diffusers import (
     AutoencoderDC,
     AutoencoderKLFlux2,
-    AutoencoderKLQwenImage,
     ChromaPipeline,
     ChromaTransformer2DModel,
     DPMSolverMultistepScheduler,
@@ -22,6 +21,8 @@ from diffusers import (
     Flux2Transformer2DModel,
     FluxPipeline,
     FluxTransformer2DModel,
+    Krea2Pipeline,
+    Krea2Transformer2DModel,
     Lumina2Pipeline,
     Lumina2Transformer2DModel,
     PixArtSigmaPipeline,
@@ -47,6 +48,7 @@ from tiny_parts import (
     of_t5,
     qwen_tokenizer,
     saved,
+    video_autoencoder,
 )
 from transformers import (
     CLIPTextModel,
@@ -58,6 +60,8 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen3ForCausalLM,
     Qwen3Model,
+    Qwen3VLConfig,
+    Qwen3VLModel,
 )
 
 from perdure.smallworld.train.vocabulary import make_tokenizer
@@ -71,6 +75,7 @@ __all__ = [
     "make_flux",
     "make_flux2",
     "make_flux2_dev",
+    "make_krea2",
     "make_lumina2",
     "make_pixart",
     "make_qwen_image",
@@ -367,15 +372,7 @@ def make_qwen_image(folder: Path) -> Path:
         joint_attention_dim=16,
         axes_dims_rope=(2, 2, 4),
     )
-    vae = AutoencoderKLQwenImage(
-        base_dim=8,
-        z_dim=4,
-        dim_mult=[1, 1, 1],
-        num_res_blocks=1,
-        temperal_downsample=[False, True],
-        latents_mean=[0.1, -0.2, 0.3, 0.0],
-        latents_std=[2.0, 0.5, 1.5, 1.0],
-    )
+    vae = video_autoencoder()
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": 16,
@@ -459,6 +456,68 @@ def make_lumina2(folder: Path) -> Path:
     return saved(pipeline, folder)
 
 
+def make_krea2(folder: Path, *, distilled: bool = False) -> Path:
+    """States of two depths are read; norms and modulations that start as zeros are random."""
+    torch.manual_seed(0)
+    tokenizer = qwen_tokenizer()
+    transformer = Krea2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        timestep_embed_dim=16,
+        text_hidden_dim=16,
+        num_text_layers=2,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=1,
+        text_intermediate_size=32,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(2, 2, 4),
+    )
+    for parameter in transformer.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    text = {
+        "vocab_size": len(tokenizer) + 8,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+        },
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_heads": 2,
+        "out_hidden_size": 16,
+        "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }
+    pipeline = Krea2Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=True, max_image_seq_len=6400
+        ),
+        vae=video_autoencoder(),
+        text_encoder=Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision)),
+        tokenizer=tokenizer,
+        transformer=transformer,
+        text_encoder_select_layers=(1, 3),
+        is_distilled=distilled,
+    )
+    return saved(pipeline, folder)
+
+
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "sd": make_pipeline,
     "sdxl": make_sdxl,
@@ -472,9 +531,11 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "qwen-image": make_qwen_image,
     "chroma": make_chroma,
     "lumina2": make_lumina2,
+    "krea2": make_krea2,
 }
 """Every family."""
 FLOW = {"sana", "sd3", "flux", "flux2", "flux2-dev", "z-image", "qwen-image", "chroma", "lumina2"}
+FLOW |= {"krea2"}
 """Those that predict flow."""
 STREAMS = FLOW - {"sana"}
 """Those whose text is a stream that blocks change."""

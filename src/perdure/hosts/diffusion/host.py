@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import ModelMixin
 from torch import Tensor, nn
 
 from perdure.adapters import Token
@@ -321,13 +322,18 @@ class Base(Frozen):
 
 
 def _move(pipeline: Any, family: Family, device: torch.device, dtype: torch.dtype) -> None:
-    """To a device and a dtype; buffers that no file holds, such as tables of positions, stay as
-    precise as they were computed, as the stock loader leaves them."""
-    computed = []
+    """To a device and a dtype, but for what the stock loader leaves in fp32: buffers that no file
+    holds, such as tables of positions, and weights that a model of diffusers keeps so."""
+    computed, precise = [], []
     for module in family.frozen(pipeline):
+        if isinstance(module, ModelMixin) and (keeps := set(module._keep_in_fp32_modules or ())):
+            weights = module.named_parameters()
+            precise += [(p, p.data) for name, p in weights if keeps.intersection(name.split("."))]
         stored = module.state_dict().keys()
         computed += [(module, *item) for item in module.named_buffers() if item[0] not in stored]
     pipeline.to(device, dtype)
     for module, name, buffer in computed:
         owner, _, own = name.rpartition(".")
         setattr(module.get_submodule(owner), own, buffer.to(device))
+    for weight, data in precise:
+        weight.data = data.to(device)

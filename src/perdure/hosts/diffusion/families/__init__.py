@@ -5,6 +5,7 @@ from perdure.hosts.diffusion.families.chroma import Chroma
 from perdure.hosts.diffusion.families.flux import Flux
 from perdure.hosts.diffusion.families.flux2 import Flux2
 from perdure.hosts.diffusion.families.flux2_dev import Flux2Dev
+from perdure.hosts.diffusion.families.krea2 import Krea2
 from perdure.hosts.diffusion.families.lumina2 import Lumina2
 from perdure.hosts.diffusion.families.pixart import PixArtSigma
 from perdure.hosts.diffusion.families.qwen_image import QwenImage
@@ -30,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     QwenImage(),
     Chroma(),
     Lumina2(),
+    Krea2(),
 )
 
 

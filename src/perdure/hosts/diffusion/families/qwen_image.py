@@ -12,6 +12,7 @@ from torch import Tensor
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
+from perdure.hosts.diffusion.families.video_autoencoder import VideoAutoencoder
 from perdure.hosts.diffusion.passes import Rows, named_passes
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.size import Size
@@ -27,7 +28,7 @@ _NOTHING = " "
 """What an empty negative prompt is: without one the pipeline does not guide."""
 
 
-class QwenImage(JointBlocks):
+class QwenImage(VideoAutoencoder, JointBlocks):
     """`QwenImagePipeline` of diffusers (arXiv 2508.02324)."""
 
     title = "Qwen-Image"
@@ -64,17 +65,6 @@ class QwenImage(JointBlocks):
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
         return named_passes(pipeline.transformer)
 
-    def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """A picture is a video of one frame."""
-        posterior = pipeline.vae.encode(pictures.unsqueeze(2)).latent_dist
-        own, spread = _statistics(pipeline.vae, pictures)
-        return (posterior.mean.squeeze(2) - own) / spread, posterior.std.squeeze(2) / spread
-
-    def to_pictures(self, pipeline: Any, latents: Tensor) -> Tensor:
-        own, spread = _statistics(pipeline.vae, latents)
-        frames: Tensor = pipeline.vae.decode((latents * spread + own).unsqueeze(2)).sample
-        return frames[:, :, 0]
-
     def from_drawn(self, pipeline: Any, drawn: Tensor, size: Size) -> Tensor:
         return self._unpacked(pipeline, drawn, size)
 
@@ -107,12 +97,3 @@ class QwenImage(JointBlocks):
     ) -> Any:
         scale = arguments.pop("guidance_scale")
         return super().draw(pipeline, positive, negative, true_cfg_scale=scale, **arguments)
-
-
-def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (C, 1, 1) of latents, by the autoencoder's configuration."""
-    own, spread = (
-        like.new_tensor(values).view(-1, 1, 1)
-        for values in (vae.config.latents_mean, vae.config.latents_std)
-    )
-    return own, spread
