@@ -169,6 +169,7 @@ def cell(tiny: Path, drawings: Path, tmp_path_factory: pytest.TempPathFactory) -
         settings={"steps": 2, "checkpoint_every": 2},
         base=str(tiny),
         pictures=2,
+        held_out=False,
         pairs=1,
     )
 
@@ -212,6 +213,7 @@ def test_a_record_of_a_run_with_something_else_is_not_taken_for_done(cell: Run) 
     for changed, word in (
         ({"pictures": 3}, "pictures 2, not 3"),
         ({"pairs": 0}, "pairs 1, not 0"),
+        ({"held_out": True}, "held_out False, not True"),
         ({"encoder": "clip"}, "encoder None, not 'clip'"),
         ({"base": "smallworld"}, "base"),
         ({"stream": replace(cell.stream, pictures=2)}, "another stream"),

@@ -83,7 +83,9 @@ def test_an_evaluation_that_draws_nothing_twice_says_the_same(
 
     def matrix() -> str:
         drawn.clear()
-        found = evaluating.evaluate(base, bank, encoder, pictures=2, contexts=contexts)
+        found = evaluating.evaluate(
+            base, bank, encoder, pictures=2, contexts=contexts, held_out=False
+        )
         return found.matrix.to_json()
 
     lean = matrix()

@@ -40,7 +40,8 @@ from perdure.learning.photos import read_pictures
 from perdure.learning.request import discard
 from perdure.measuring.evaluate import evaluate
 from perdure.measuring.features import MetricEncoder
-from perdure.measuring.scores import image_alignment, kid, mmd
+from perdure.measuring.scores import diversity, image_alignment, kid, mmd
+from perdure.measuring.sharpness import sharpness
 from perdure.methods import METHODS, Shapes
 from perdure.methods.fl2t import FL2T
 
@@ -591,6 +592,7 @@ def test_photographs_are_learned_drawn_and_measured_on_a_stable_diffusion_folder
         MetricEncoder.open(base.encoder),
         references={name: PHOTOS / name for name in ("dog", "teapot")},
         pictures=2,
+        held_out=False,
     )
     assert result.matrix.concepts == ("dog", "teapot")
     assert result.matrix.at("identity", 0, "teapot") is None
@@ -615,6 +617,8 @@ def test_every_score_is_of_the_features_that_it_is_named_after(
         "image_alignment": image_alignment(encoder.pictures(last), encoder.pictures(real)),
         "mmd": mmd(encoder.pictures(last), encoder.pictures(real)),
         "kid": kid(encoder.pictures(last), encoder.pictures(real)),
+        "diversity": diversity(encoder.pictures(last)),
+        "sharpness": sharpness(last, real),
         "mmd_change": mmd(encoder.pictures(first), encoder.pictures(last)),
         "likeness_kept": float(
             (encoder.identities(first) * encoder.identities(last)).sum(dim=1).mean()
@@ -635,7 +639,8 @@ def test_an_encoder_that_reads_no_texts_leaves_their_scores_out(
     (tmp_path / "e" / "preprocessor_config.json").write_text(json.dumps(scheme))
     encoder = MetricEncoder.open(tmp_path / "e")
     found = evaluate(base, tmp_path / "bank", encoder, references={"ada": drawings / "ada"})
-    assert "text_alignment" not in found.matrix.scores
+    assert not {"text_alignment", "text_held_out"} & set(found.matrix.scores)
+    assert np.isfinite(found.matrix.need("identity_held_out", 0, "ada"))
     assert np.isfinite(found.matrix.need("image_alignment", 0, "ada"))
 
 

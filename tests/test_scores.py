@@ -12,6 +12,7 @@ from perdure.measuring.scores import (
     SCORES,
     auc,
     clip_score_cifc,
+    diversity,
     frechet,
     image_alignment,
     kid,
@@ -130,3 +131,13 @@ def test_bad_shapes_are_named(call, words):
 
 def test_every_score_is_defined_under_its_own_name():
     assert all(name == score.name and score.definition for name, score in SCORES.items())
+
+
+def test_diversity_is_what_different_rows_lack_of_being_alike():
+    rows = features(4, 3, 0)
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    pairs = [1 - a @ b for a, b in itertools.combinations(unit, 2)]
+    assert diversity(rows) == pytest.approx(np.mean(pairs), rel=1e-12)
+    assert diversity(np.ones((3, 2))) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="drawn"):
+        diversity(rows[:1])

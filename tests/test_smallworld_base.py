@@ -94,7 +94,12 @@ def test_a_person_is_learned_from_eight_pictures(base: Base, tmp_path: Path) -> 
         write_pictures(folders[name], domain="person", identity=identity)
         learn(base, tmp_path / "bank", {name: folders[name]}, method="lora-independent")
     result = evaluate(
-        base, tmp_path / "bank", MetricEncoder.open(base.encoder), references=folders, pictures=4
+        base,
+        tmp_path / "bank",
+        MetricEncoder.open(base.encoder),
+        references=folders,
+        pictures=4,
+        held_out=False,
     )
     for name in folders:
         bounds = result.bounds[name]

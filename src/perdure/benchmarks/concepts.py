@@ -32,6 +32,11 @@ _COLUMNS = (
     Column(key="reach", title="way from floor to ceiling, right after"),
     Column(key="alignment", title="image alignment, at the end", digits=3),
     Column(key="text", title="text alignment", digits=3),
+    Column(key="identity_held_out", title="identity, held-out prompts", digits=3),
+    Column(key="text_held_out", title="text alignment, held-out prompts", digits=3),
+    Column(key="mmd", title="A_mmd x 1000", scale=1000, higher_is_better=False),
+    Column(key="kid", title="KID x 1000", scale=1000, higher_is_better=False),
+    Column(key="diversity", title="diversity", digits=3),
     Column(key="drift", title="base drift", higher_is_better=False, digits=3),
     Column(key="pair", title="both recognised, plain"),
     Column(key="boxed", title="both recognised, boxes"),
@@ -40,9 +45,8 @@ _COLUMNS = (
     Column(key="stored", title="kB stored a concept", higher_is_better=False, digits=0),
 )
 _FURTHER = (
-    Column(key="mmd", title="A_mmd x 1000", scale=1000, higher_is_better=False),
     Column(key="mmd_change", title="F_mmd x 1000", scale=1000, higher_is_better=False),
-    Column(key="kid", title="KID x 1000", scale=1000, higher_is_better=False),
+    Column(key="sharpness", title="sharpness", digits=2),
     Column(key="clip", title="2.5 max(cos, 0)", digits=3),
     Column(key="forgetting_max", title="best - last, identity", higher_is_better=False, digits=3),
     Column(key="forgetting_coda", title="F_N, identity", higher_is_better=False, digits=3),
@@ -85,6 +89,10 @@ _FINAL = {
     "mmd": "mmd",
     "kid": "kid",
     "clip": "clip_score_cifc",
+    "identity_held_out": "identity_held_out",
+    "text_held_out": "text_held_out",
+    "diversity": "diversity",
+    "sharpness": "sharpness",
 }
 """Numbers that are the mean of a score over all concepts at the end."""
 
@@ -133,13 +141,16 @@ def _lost(matrix: TaskMatrix, scored: Sequence[str], *, whole: bool) -> dict[str
 
 
 def _asked(data: Data) -> dict[str, Any]:
-    """Photographs count by their names: the folder may be called otherwise, or lie elsewhere."""
+    """Photographs count by their names: the folder may be called otherwise, or lie elsewhere.
+
+    A record that does not speak of held-out prompts is of a run without them.
+    """
     stream = dict(data["stream"])
     stream["concepts"] = [
         {**one, "files": [Path(file).name for file in one["files"]]} if "files" in one else one
         for one in stream["concepts"]
     ]
-    return {**data["asked"], "stream": stream}
+    return {"held_out": False, **data["asked"], "stream": stream}
 
 
 def _facts(data: Data) -> dict[str, Any]:

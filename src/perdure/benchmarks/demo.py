@@ -58,7 +58,7 @@ def _measure(
     base, bank = Base.open(**opening), Bank.open(path)
     encoder = MetricEncoder.of(base)
     began = time.monotonic()
-    evaluation = evaluate(base, bank, encoder, references=sources)
+    evaluation = evaluate(base, bank, encoder, references=sources, pictures=8, held_out=False)
     print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)
     record = record_of(base, bank, evaluation, people(5), seed=0)
     replace_file(path.parent / f"{method}-seed0.json", (json.dumps(record) + "\n").encode())

@@ -102,6 +102,7 @@ def cells_of(
                 pictures=asked.pictures,
                 moments=moments,
                 pairs=asked.pairs,
+                held_out=asked.held_out,
             )
         )
     return cells

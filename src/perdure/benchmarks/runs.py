@@ -63,6 +63,8 @@ class Run:
     """As in `evaluate`."""
     pairs: int = 0
     """How many pairs of neighbours in the stream are drawn together at the end."""
+    held_out: bool = True
+    """As in `evaluate`."""
     threads: int = 1
 
     @property
@@ -73,6 +75,7 @@ class Run:
             "encoder": self.encoder,
             "pictures": self.pictures,
             "pairs": self.pairs,
+            "held_out": self.held_out,
             **({"dtype": self.dtype} if self.dtype else {}),
         }
 
@@ -109,6 +112,7 @@ def run(cell: Run) -> dict[str, Any]:
         styles=cell.stream.styles,
         moments=cell.moments,
         pictures=cell.pictures,
+        held_out=cell.held_out,
         seed=1000 + 100 * cell.seed,
     )
     together = _together(base, bank, encoder, cell, sources) if cell.pairs else {}

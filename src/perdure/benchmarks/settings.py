@@ -25,13 +25,15 @@ class BenchSettings(Settings):
     """How many seeds of everything random: 0, 1, ..."""
     orders: UpToThousand = 1
     """How many orders of the stream: as listed, and further permutations."""
-    pictures: Annotated[int, Limits(least=2, most=10_000)] = 8
+    pictures: Annotated[int, Limits(least=2, most=10_000)] = 16
     """Drawn of each concept at each moment."""
     moments: Literal["all", "milestones"] | None = None
     """When concepts are scored, as in `evaluate`; where not given, all of a stream of up to 20
     concepts, and milestones of a longer one."""
     pairs: Annotated[int, Limits(least=0, most=10_000)] = 4
     """Pairs of neighbours in the stream that are drawn together at the end."""
+    held_out: bool = True
+    """Draw the held-out prompts as well, as in `evaluate`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,4 +191,6 @@ def _options(runs: Sequence[Record]) -> str:
     for key in ("base", "encoder"):
         if (value := first["asked"][key]) not in (None, "smallworld"):
             parts.append(f"--{key} {shlex.quote(value)}")
+    if not first["asked"].get("held_out"):
+        parts.append("--no-held-out")
     return " ".join(parts)

@@ -20,8 +20,8 @@ from PIL import Image
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter, grid
 from perdure.hosts.diffusion.host import Base
-from perdure.measuring.evaluate import PLAIN
 from perdure.measuring.features import MetricEncoder
+from perdure.measuring.prompts import PLAIN
 from perdure.measuring.scores import mmd
 
 __all__ = ["MOST", "Cost", "what_it_cost"]

@@ -24,37 +24,19 @@ from perdure.learning.photos import read_pictures
 from perdure.machine import environment
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.prompts import COMPANY, CONTEXTS, HELD_OUT, ORDINARY, PLAIN
 from perdure.measuring.scores import (
     clip_score_cifc,
+    diversity,
     image_alignment,
     kid,
     mmd,
     text_alignment,
 )
 from perdure.measuring.settings import EvaluateSettings
+from perdure.measuring.sharpness import sharpness
 
-__all__ = ["CONTEXTS", "PLAIN", "Bounds", "Evaluation", "evaluate"]
-
-PLAIN = "a photo of {}"
-"""The prompt behind every score of likeness."""
-CONTEXTS = (
-    "a photo of {}, at the beach",
-    "a photo of {}, in the forest",
-    "a photo of {}, in the snow",
-    "a photo of {}, at night",
-    "a photo of {}, in the city",
-    "a photo of {} wearing a hat, in a meadow",
-)
-"""Prompts behind text alignment."""
-ORDINARY = (
-    "a photo of a person, at the beach",
-    "a photo of a cat, in the forest",
-    "a photo of a dog, in a room",
-    "a photo of a castle, in the snow",
-    "a photo of a house, by the sea",
-    "a photo of a teapot, in a room",
-)
-"""Prompts without any concept, behind base drift."""
+__all__ = ["Bounds", "Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,8 +151,13 @@ def evaluate(
             cell: dict[str, float | None] = {
                 "likeness_kept": float((who * first_who).sum(1).mean()),
                 "mmd_change": mmd(first_features, features),
+                "diversity": diversity(features),
                 "base_drift": apart,
             }
+            if chosen.held_out and (at_end or name in record.concepts):
+                texts = [text.format(spoken) for text in HELD_OUT]
+                new = drawings.draw(painter, texts, range(seed, seed + len(texts)))
+                cell |= _held_out(encoder, new, noun, likeness.get(name))
             if encoder.reads_texts:
                 words = encoder.texts([text.format(_article(noun)) for text in contexts])
                 seen = encoder.pictures(shown)
@@ -185,6 +172,7 @@ def evaluate(
                     "image_alignment": image_alignment(features, general[name]),
                     "mmd": mmd(features, general[name]),
                     "kid": kid(features, general[name]),
+                    "sharpness": sharpness(plain, images[name]),
                 }
             for score, value in cell.items():
                 cells.setdefault(score, {})[name] = value
@@ -198,6 +186,20 @@ def evaluate(
         encoder=encoder.facts(),
         environment=environment(base.device),
     )
+
+
+def _held_out(
+    encoder: MetricEncoder, drawn: Sequence[Image.Image], noun: str, likeness: Tensor | None
+) -> dict[str, float]:
+    """Scores of what was drawn of `HELD_OUT`; of likeness, where the concept has no company."""
+    found = {}
+    if likeness is not None:
+        alone = [p for p, text in zip(drawn, HELD_OUT, strict=True) if text not in COMPANY]
+        found["identity_held_out"] = image_alignment(encoder.identities(alone), likeness)
+    if encoder.reads_texts:
+        words = encoder.texts([text.format(_article(noun)) for text in HELD_OUT])
+        found["text_held_out"] = text_alignment(encoder.pictures(drawn), words)
+    return found
 
 
 def _folders(folder: Path, concepts: Sequence[str]) -> dict[str, Path]:

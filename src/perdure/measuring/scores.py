@@ -111,6 +111,15 @@ def image_alignment(drawn: Features, reference: Features, *, distinct: bool = Fa
     return float((cosine.sum() - cosine.trace()) / (len(a) * (len(a) - 1)))
 
 
+def diversity(drawn: Features) -> float:
+    """One minus the mean cosine of different rows of `drawn` (n, d), n >= 2; in [0, 2].
+
+    0 where all are alike.
+    """
+    rows = _rows(drawn, "drawn", least=2)
+    return 1.0 - image_alignment(rows, rows, distinct=True)
+
+
 def _paired_cosine(images: Features, texts: Features) -> Tensor:
     a, b = _pair(images, texts, ("images", "texts"))
     if len(b) not in (1, len(a)):
@@ -168,6 +177,33 @@ _ALL = (
         definition="Mean cosine of a drawn picture's image embedding and its prompt's text "
         "embedding, the concept's token replaced by its class noun.",
         digits=3,
+    ),
+    Score(
+        name="identity_held_out",
+        title="Identity, held-out prompts",
+        definition="Identity of a concept drawn in prompts with accessories, styles, actions and "
+        "at length, none of which a method learns from or protects; without those in which it has "
+        "company.",
+        digits=3,
+    ),
+    Score(
+        name="text_held_out",
+        title="Text alignment, held-out prompts",
+        definition="Text alignment in the same prompts and in those with company.",
+        digits=3,
+    ),
+    Score(
+        name="diversity",
+        title="Diversity",
+        definition="One minus the mean cosine of the image embeddings of different drawings of one "
+        "concept by one prompt: 0 where all are alike.",
+        digits=3,
+    ),
+    Score(
+        name="sharpness",
+        title="Sharpness",
+        definition="Median variance of the Laplacian of drawings of one concept over that of its "
+        "reference pictures: 1 is as sharp as they are, below is soft, above is noisy.",
     ),
     Score(
         name="clip_score_cifc",

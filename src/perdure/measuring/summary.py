@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perdure.bank import Bank
-from perdure.measuring.evaluate import PLAIN, Evaluation
+from perdure.measuring.evaluate import Evaluation
 from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.prompts import PLAIN
 from perdure.measuring.report import Concept, MethodResult, Report, Shot, Strip
 from perdure.methods import METHODS
 

@@ -34,10 +34,10 @@ class Plan:
     """A run; ``steps`` in all, of which the last ``decay`` share falls linearly to zero."""
 
     steps: int = 60_000
-    batch: int = 64
-    rate: float = 1e-3
+    batch: int = 128
+    rate: float = 2e-3
     decay: float = 0.25
-    warmup: int = 500
+    warmup: int = 300
     weight_decay: float = 0.01
     momentum: float = 0.9995
     """Of the averaged weights."""
