@@ -47,6 +47,7 @@ _COLUMNS = (
 _FURTHER = (
     Column(key="mmd_change", title="F_mmd x 1000", scale=1000, higher_is_better=False),
     Column(key="sharpness", title="sharpness", digits=2),
+    Column(key="faces", title="faces matched"),
     Column(key="clip", title="2.5 max(cos, 0)", digits=3),
     Column(key="forgetting_max", title="best - last, identity", higher_is_better=False, digits=3),
     Column(key="forgetting_coda", title="F_N, identity", higher_is_better=False, digits=3),
@@ -93,6 +94,7 @@ _FINAL = {
     "text_held_out": "text_held_out",
     "diversity": "diversity",
     "sharpness": "sharpness",
+    "faces": "faces_matched",
 }
 """Numbers that are the mean of a score over all concepts at the end."""
 

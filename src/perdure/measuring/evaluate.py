@@ -22,6 +22,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.photos import read_pictures
 from perdure.machine import environment
+from perdure.measuring.faces import faces_installed, faces_matched, faces_of
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.prompts import COMPANY, CONTEXTS, HELD_OUT, ORDINARY, PLAIN
@@ -111,6 +112,7 @@ def evaluate(
         name: encoder.identities(shown) for name, shown in images.items() if name not in styles
     }
     general = {name: encoder.pictures(shown) for name, shown in images.items()}
+    faces = {name: faces_of(images[name]) for name in likeness if faces_installed()}
     bounds = _bounds(base, encoder, real, likeness)
     matrix = TaskMatrix(tasks=())
     drawn: dict[str, dict[int, list[Image.Image]]] = {}
@@ -168,6 +170,8 @@ def evaluate(
             if name in real:
                 if name in likeness:
                     cell["identity"] = image_alignment(who, likeness[name])
+                if name in faces and not np.isnan(faces[name]).all():
+                    cell["faces_matched"] = faces_matched(faces_of(plain), faces[name])
                 cell |= {
                     "image_alignment": image_alignment(features, general[name]),
                     "mmd": mmd(features, general[name]),

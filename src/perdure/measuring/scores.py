@@ -193,6 +193,13 @@ _ALL = (
         digits=3,
     ),
     Score(
+        name="faces_matched",
+        title="Faces matched",
+        definition="Share of drawings whose face is that of the reference pictures, by dlib's face "
+        "descriptor (distance below 0.6); a drawing without a face counts as none. Where dlib is "
+        "installed and half of the references show a face.",
+    ),
+    Score(
         name="diversity",
         title="Diversity",
         definition="One minus the mean cosine of the image embeddings of different drawings of one "
