@@ -3,7 +3,13 @@
 import pytest
 
 from perdure.errors import PerdureError
-from perdure.learning.captions import MAX_WORDS, caption_of, named_throughout, read_captions
+from perdure.learning.captions import (
+    MAX_WORDS,
+    caption_of,
+    check_captions,
+    named_throughout,
+    read_captions,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +52,6 @@ def test_captions_are_read_by_the_pictures_names(tmp_path):
         ("a.txt", b"a\0b", "holds no caption"),
         ("a.txt", b"\xff\xfe\x00", "no text in UTF-8"),
         ("a.txt", b"word " * (MAX_WORDS + 1), "more than 400 words"),
-        ("z.txt", b"asleep", "z.txt has no picture of that name"),
     ],
 )
 def test_a_caption_that_cannot_be_meant_is_one_sentence(tmp_path, name, content, word):
@@ -55,6 +60,16 @@ def test_a_caption_that_cannot_be_meant_is_one_sentence(tmp_path, name, content,
     with pytest.raises(PerdureError, match=word) as raised:
         read_captions(files, "rex")
     assert "\n" not in str(raised.value)
+
+
+def test_a_caption_without_its_picture_is_named(tmp_path):
+    pictures(tmp_path, "a.jpg", "b.gif")
+    for name in ("a.txt", "b.txt"):  # a picture that is not read has its caption, too
+        (tmp_path / name).write_text("asleep")
+    check_captions(tmp_path)
+    (tmp_path / "z.txt").write_text("asleep")
+    with pytest.raises(PerdureError, match="z.txt has no picture of that name"):
+        check_captions(tmp_path)
 
 
 def test_one_caption_of_two_pictures_is_refused(tmp_path):

@@ -113,7 +113,7 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
     }
     seen: Counter[str] = Counter()
 
-    def count(step: loop.Step, x: Tensor, prompts: list[str], generator: object) -> Tensor:
+    def count(step: loop.Step, x: Tensor, prompts: list[str], *rest: object) -> Tensor:
         for one, said in zip(x, prompts, strict=True):
             (name,) = [name for name in value if f"<{name}>" in said]
             assert float(one.mean()) == value[name]

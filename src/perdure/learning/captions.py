@@ -12,7 +12,7 @@ from pathlib import Path
 
 from perdure.errors import PerdureError
 
-__all__ = ["MAX_WORDS", "caption_of", "named_throughout", "read_captions"]
+__all__ = ["MAX_WORDS", "caption_of", "check_captions", "named_throughout", "read_captions"]
 
 MAX_WORDS = 400
 _PLACES = ("{}", "[trigger]")
@@ -51,7 +51,7 @@ def read_captions(pictures: Sequence[Path], concept: str) -> tuple[str | None, .
     """The caption of each picture file, as of `caption_of`; None where it has none.
 
     Raises PerdureError for a caption that is empty, no UTF-8 text or of more than `MAX_WORDS`
-    words, and for a text beside the pictures that belongs to none of them.
+    words, or that may be of two pictures.
     """
     texts = {picture.with_suffix(".txt"): picture for picture in pictures}
     if len(texts) < len(set(pictures)):
@@ -66,14 +66,19 @@ def read_captions(pictures: Sequence[Path], concept: str) -> tuple[str | None, .
                 f"{twins[0].with_suffix('.txt')} may be the caption of {twins[0].name} or of "
                 f"{twins[1].name}: give one of them another name."
             )
-    for folder in dict.fromkeys(picture.parent for picture in pictures):
-        stray = sorted(path for path in folder.glob("*.txt") if path not in texts)
-        whole = {path.with_suffix(".txt") for path in folder.iterdir() if path.suffix != ".txt"}
-        if lost := [path for path in stray if path not in whole]:
-            raise PerdureError(
-                f"{lost[0]} has no picture of that name beside it: rename it, or take it away."
-            )
     return tuple(_read(picture.with_suffix(".txt"), concept) for picture in pictures)
+
+
+def check_captions(folder: Path) -> None:
+    """PerdureError where a text lies in ``folder`` and no other file has its name."""
+    files = [path for path in folder.iterdir() if path.is_file()]
+    whole = {path.stem for path in files if path.suffix != ".txt"}
+    lost = sorted(path for path in files if path.suffix == ".txt" and path.stem not in whole)
+    if lost:
+        raise PerdureError(
+            f"{lost[0]} has no picture of that name beside it: rename it, or take it away "
+            "(--no-captions leaves all captions alone)."
+        )
 
 
 def _read(path: Path, concept: str) -> str | None:

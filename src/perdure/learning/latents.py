@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.photos import Pictures
@@ -19,6 +20,10 @@ class Latents:
 
     mean: Tensor
     std: Tensor
+    shares: Tensor | None = None
+    """(N, 1, h, w): how much of each place is the concept; None where it is all over."""
+    captions: tuple[str | None, ...] = ()
+    """What each picture shows, with `{}` for the concept; empty where none has a caption."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -29,13 +34,28 @@ class Latents:
         noise = torch.randn(mean.shape, generator=generator).to(mean)
         return mean + self.std[index] * noise
 
+    def caption(self, index: int) -> str | None:
+        """Of a picture; None where it has none."""
+        return self.captions[index] if self.captions else None
 
-def cache(base: Base, pictures: Tensor, *, flip: bool = False) -> Latents:
-    """Encode pictures (N, 3, H, W) in [-1, 1] once; with ``flip`` also their mirror images."""
+    def share(self, index: Tensor) -> Tensor:
+        """``shares`` (len(index), 1, h, w) of some pictures."""
+        if self.shares is None:
+            return self.mean.new_ones(len(index), 1, *self.mean.shape[-2:])
+        return self.shares[index]
+
+
+def cache(base: Base, pictures: Pictures, *, flip: bool = False) -> Latents:
+    """Encode pictures once; with ``flip`` also their mirror images."""
+    pixels, masks, captions = pictures.tensor, pictures.masks, pictures.captions
     if flip:
-        pictures = torch.cat([pictures, pictures.flip(-1)])
-    mean, std = base.encode(pictures)
-    return Latents(mean=mean, std=std)
+        pixels, captions = torch.cat([pixels, pixels.flip(-1)]), 2 * captions
+        masks = None if masks is None else torch.cat([masks, masks.flip(-1)])
+    mean, std = base.encode(pixels)
+    shares = None
+    if masks is not None:
+        shares = F.adaptive_avg_pool2d(masks, (mean.shape[-2], mean.shape[-1])).to(mean)
+    return Latents(mean=mean, std=std, shares=shares, captions=captions if any(captions) else ())
 
 
 def reconstruction(base: Base, pictures: Pictures, latents: Latents) -> tuple[float, str]:

@@ -28,9 +28,10 @@ from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, token_of, train
 from perdure.learning.moments import moments
-from perdure.learning.photos import Pictures, read_pictures
+from perdure.learning.photos import Pictures
 from perdure.learning.request import MANY, REQUEST, Task, refuse_unfinished
 from perdure.learning.settings import LearnSettings
+from perdure.learning.sources import read_source
 from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
@@ -90,8 +91,7 @@ def learn(
         bank.check_base(base.identity)
         bank.check_new(list(concepts))
         pictures = {
-            name: read_pictures(source, size=base.fitting(chosen.size), fit=chosen.fit)
-            for name, source in concepts.items()
+            name: read_source(base, name, source, chosen) for name, source in concepts.items()
         }
         task = Task(
             sources={
@@ -155,7 +155,7 @@ def resume(
                 f"{base.dtype_name}: resume it with --dtype {task.dtype}."
             )
         pictures = {
-            name: read_pictures(files, size=base.fitting(task.settings.size), fit=task.settings.fit)
+            name: read_source(base, name, files, task.settings)
             for name, files in task.sources.items()
         }
         for name, read in pictures.items():
@@ -316,7 +316,7 @@ def _encoded(
     for name, read in pictures.items():
         for sentence in read.notes:
             note(sentence)
-        latents[name] = cache(base, read.tensor, flip=settings.flip)
+        latents[name] = cache(base, read, flip=settings.flip)
         psnr, warning = reconstruction(base, read, latents[name])
         facts["pictures"][name], facts["psnr"][name] = len(read), round(psnr, 2)
         if warning:

@@ -125,7 +125,7 @@ class Step:
             if self.prior is not None:
                 index = torch.randint(len(self.prior), (settings.batch_size,), generator=generator)
                 x = self.prior.sample(index, generator)
-                before = self._loss(x, [settings.prior] * len(x), generator)
+                before = self._loss(x, [settings.prior] * len(x), None, generator)
                 loss = loss + settings.prior_weight * before
             (loss / settings.accumulate).backward()
             total += float(loss.detach()) / settings.accumulate
@@ -142,7 +142,11 @@ class Step:
 
     def every_prompt(self) -> list[str]:
         """All prompts that a step can ask for."""
-        texts = [text.format(f"<{n}>") for n in self.latents for text in self.settings.templates]
+        texts = [
+            text.format(f"<{name}>")
+            for name, own in self.latents.items()
+            for text in (*self.settings.templates, *filter(None, own.captions))
+        ]
         texts += [past.prompt for past in self.replay.values()]
         return [*texts, self.settings.prior] if self.prior is not None else texts
 
@@ -171,19 +175,35 @@ class Step:
         if old:
             again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
             past = torch.randint(len(old), (size,), generator=generator).tolist()
-        xs, prompts = [], []
+        left_out = [False] * size
+        if any(own.captions for own in self.latents.values()):
+            left_out = (torch.rand(size, generator=generator) < settings.caption_dropout).tolist()
+        masked = any(own.shares is not None for own in self.latents.values())
+        xs, prompts, shares = [], [], []
         for k in range(size):
             if again[k]:
                 of, prompt = self.replay[old[past[k]]].latents, self.replay[old[past[k]]].prompt
             else:
                 of, name = self.latents[names[concept[k]]], names[concept[k]]
-                prompt = settings.templates[int(template[k])].format(f"<{name}>")
-            xs.append(of.sample((chance[k : k + 1] * len(of)).long(), generator))
+                told = None if left_out[k] else of.caption(int(chance[k] * len(of)))
+                prompt = (told or settings.templates[int(template[k])]).format(f"<{name}>")
+            index = (chance[k : k + 1] * len(of)).long()
+            xs.append(of.sample(index, generator))
+            shares.append(of.share(index))
             prompts.append(prompt)
-        return self._loss(torch.cat(xs), prompts, generator)
+        return self._loss(torch.cat(xs), prompts, torch.cat(shares) if masked else None, generator)
 
-    def _loss(self, x: Tensor, prompts: Sequence[str], generator: torch.Generator) -> Tensor:
-        """The objective at times spread evenly over the batch (arXiv 2107.00630, app. I)."""
+    def _loss(
+        self,
+        x: Tensor,
+        prompts: Sequence[str],
+        shares: Tensor | None,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """The objective at times spread evenly over the batch (arXiv 2107.00630, app. I).
+
+        With ``shares`` (N, 1, h, w) it is each picture's mean over the places that they weigh.
+        """
         session, base = self.session, self.session.base
         objective = base.objective_at(self.size)
         noise = torch.randn(x.shape, generator=generator).to(x)
@@ -194,4 +214,8 @@ class Step:
             self.learner.read(conditioning.prompts)
             noised = objective.noised(x, noise, t)
             said = session.predict(noised, t, conditioning, self.size)
-        return F.mse_loss(said.float(), objective.target(x, noise, t))
+        target = objective.target(x, noise, t)
+        if shares is None:
+            return F.mse_loss(said.float(), target)
+        error = (said.float() - target).square() * shares
+        return (error.mean(dim=(1, 2, 3)) / shares.mean(dim=(1, 2, 3))).mean()

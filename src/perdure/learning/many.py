@@ -28,8 +28,8 @@ from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
 from perdure.learning.learn import bank_for, build_method, learn, resume
 from perdure.learning.loop import LOG
-from perdure.learning.photos import read_pictures
 from perdure.learning.request import MANY, interrupted, refuse_unfinished
+from perdure.learning.sources import read_source
 from perdure.methods import DEFAULT, Composed, Kept, build
 from perdure.processes import pool_of
 from perdure.settings import Count, checked
@@ -267,13 +267,7 @@ def _compose(base: Base, bank: Bank, method: Composed, request: Request) -> None
     settings = make_settings(advised(base.hints, bank.method), request.settings)
     with base.session(targets=method.targets) as session:
         latents = {
-            name: cache(
-                base,
-                read_pictures(
-                    _source(files), size=base.fitting(settings.size), fit=settings.fit
-                ).tensor,
-                flip=settings.flip,
-            )
+            name: cache(base, read_source(base, name, _source(files), settings), flip=settings.flip)
             for name, files in request.sources.items()
         }
         composition, _ = learn_composition(

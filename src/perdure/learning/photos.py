@@ -14,10 +14,20 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
+from perdure.learning.masks import check_mask, is_mask, mask_beside, subject_of
 
-__all__ = ["MAX_PICTURES", "MAX_PIXELS", "Fit", "Pictures", "list_pictures", "read_pictures"]
+__all__ = [
+    "MAX_PICTURES",
+    "MAX_PIXELS",
+    "Fit",
+    "Masks",
+    "Pictures",
+    "list_pictures",
+    "read_pictures",
+]
 
 Fit = Literal["crop", "letterbox"]
+Masks = Literal["given", "auto", "none"]
 
 MAX_PIXELS = 89_478_485  # where Pillow, too, begins to suspect a decompression bomb
 MAX_PICTURES = 500
@@ -50,6 +60,13 @@ class Pictures:
     notes: tuple[str, ...] = ()
     """Sentences for the user: what was left out, enlarged or looks alike."""
 
+    masks: torch.Tensor | None = None
+    """float32 (N, 1, height, width) in [0, 1], 1 where the concept is; None where no picture has
+    one. A picture without a mask is the concept all over."""
+
+    captions: tuple[str | None, ...] = ()
+    """Of each picture, with `{}` for the concept, or None; empty where they were not read."""
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -59,6 +76,7 @@ def read_pictures(
     *,
     size: int | tuple[int, int],
     fit: Fit = "crop",
+    masks: Masks = "none",
     max_pixels: int = MAX_PIXELS,
     max_pictures: int = MAX_PICTURES,
 ) -> Pictures:
@@ -70,6 +88,9 @@ def read_pictures(
         size: width and height in pixels; one number is a square.
         fit: "crop" keeps the centre; "letterbox" keeps the whole picture and pads it with the mean
             colour of its own edge.
+        masks: "given" takes `NAME-mask.png` beside a picture, else its transparency; "auto" has one
+            found for every picture that has none (with rembg). Masks that lie in a folder are never
+            taken for pictures.
         max_pixels: a picture with more pixels is refused before it is decoded.
         max_pictures: more files than this are refused before one is opened.
 
@@ -97,9 +118,10 @@ def read_pictures(
         )
 
     kept: list[tuple[Path, Image.Image, _Thumbnail]] = []
+    shown: list[Image.Image | None] = []
     seen: dict[str, Path] = {}
     for path in paths:
-        picture = _read_rgb(path, max_pixels)
+        picture, alpha = _read_rgb(path, max_pixels)
         own = "{}x{}".format(*picture.size)
         pixels = hashlib.sha256(f"{own}:".encode() + picture.tobytes()).hexdigest()
         if (twin := seen.setdefault(pixels, path)) is not path:
@@ -127,6 +149,8 @@ def read_pictures(
                     f"{path} looks almost like {other}: kept; different pictures teach more."
                 )
                 break
+        mask = None if masks == "none" else _mask(path, picture, alpha, masks, max_pixels)
+        shown.append(mask and _fitted_mask(mask, wanted, fit, path))
         kept.append((path, _fitted(picture, wanted, fit), thumbnail))
 
     if not kept:
@@ -136,10 +160,33 @@ def read_pictures(
         )
     pixels_NHWC = np.stack([np.asarray(square) for _, square, _ in kept])
     tensor = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1.0
-    digest = hashlib.sha256(repr(pixels_NHWC.shape).encode() + pixels_NHWC.tobytes()).hexdigest()
+    digest = hashlib.sha256(repr(pixels_NHWC.shape).encode() + pixels_NHWC.tobytes())
+    weights = None
+    if any(shown):
+        whole = Image.new("L", wanted, 255)
+        mask_NHW = np.stack([np.asarray(mask or whole) for mask in shown])
+        digest.update(mask_NHW.tobytes())
+        weights = torch.from_numpy(mask_NHW)[:, None].float() / 255
     return Pictures(
-        tensor=tensor, files=tuple(path for path, _, _ in kept), digest=digest, notes=tuple(notes)
+        tensor=tensor,
+        files=tuple(path for path, _, _ in kept),
+        digest=digest.hexdigest(),
+        notes=tuple(notes),
+        masks=weights,
     )
+
+
+def _mask(
+    path: Path, picture: Image.Image, alpha: Image.Image | None, masks: Masks, max_pixels: int
+) -> Image.Image | None:
+    """The grey mask of one upright picture, of its size; None where it has none."""
+    if (beside := mask_beside(path)) is not None:
+        return check_mask(_read_rgb(beside, max_pixels)[0], str(beside), picture.size)
+    if alpha is not None:
+        return check_mask(alpha, f"The transparency of {path}", picture.size)
+    if masks == "auto":
+        return check_mask(subject_of(picture), f"The mask found for {path}", picture.size)
+    return None
 
 
 def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:
@@ -176,6 +223,7 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
         ) from error
     files = sorted((path for path in visible if path.is_file()), key=lambda path: path.name)
     paths = [path for path in files if path.suffix.lower() in _READ]
+    paths = [path for path in paths if not is_mask(path, paths)]
     notes = [
         f"{path} is left out: only {_NAMED.format(' and ')} are read; convert it."
         for path in files
@@ -189,8 +237,11 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
     return paths, notes
 
 
-def _read_rgb(path: Path, max_pixels: int) -> Image.Image:
-    """One file as an upright RGB picture; everything that can go wrong as a PerdureError."""
+def _read_rgb(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | None]:
+    """One file as an upright RGB picture, and its transparency (255 is opaque) if it has some.
+
+    Everything that can go wrong is a PerdureError.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -235,7 +286,7 @@ def _is_heif(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and brands[:4] in _HEIF_BRANDS and b"avif" not in brands
 
 
-def _read_heif(path: Path, max_pixels: int) -> Image.Image:
+def _read_heif(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | None]:
     try:
         import pillow_heif  # optional; used directly, so that nothing is registered with Pillow
     except ImportError as error:
@@ -260,15 +311,18 @@ def _too_many_pixels(path: Path, size: str = "far too many") -> PerdureError:
     )
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     if image.mode.startswith("I"):  # 16-bit greyscale; Pillow's own conversion would clip it
         grey = np.asarray(image).astype(np.int64).clip(0, 65535)
         image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        alpha = image.getchannel("A")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    opaque = alpha is None or alpha.getextrema() == (255, 255)
+    return image.convert("RGB"), None if opaque else alpha
 
 
 def _fitted(picture: Image.Image, wanted: tuple[int, int], fit: Fit) -> Image.Image:
@@ -284,6 +338,19 @@ def _fitted(picture: Image.Image, wanted: tuple[int, int], fit: Fit) -> Image.Im
     padded = Image.new("RGB", wanted, (red, green, blue))
     padded.paste(small, ((wanted[0] - width) // 2, (wanted[1] - height) // 2))
     return padded
+
+
+def _fitted_mask(mask: Image.Image, wanted: tuple[int, int], fit: Fit, path: Path) -> Image.Image:
+    """As the picture; a border that letterboxing adds is not the concept."""
+    if fit == "letterbox":
+        return ImageOps.pad(mask, wanted, Image.Resampling.BOX, color=0)
+    cropped = ImageOps.fit(mask, wanted, Image.Resampling.BOX)
+    if not np.asarray(cropped).any():
+        raise PerdureError(
+            f"A crop about the centre of {path} leaves nothing of its masked subject: take "
+            "--fit letterbox, or crop it by hand."
+        )
+    return cropped
 
 
 class _Thumbnail:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from perdure.hosts.size import AnySize
-from perdure.settings import Count, NotNegative, Option, Seed, Settings
+from perdure.settings import Count, Limits, NotNegative, Option, Seed, Settings
 
 __all__ = ["LearnSettings"]
 
@@ -43,6 +43,13 @@ class LearnSettings(Settings):
     """Width and height to learn at, such as 768x512; the base's own by default."""
     fit: Literal["crop", "letterbox"] = "crop"
     """What of a picture fits into the size: a crop about the centre, or all of it with a border."""
+    captions: bool = True
+    """Learn with NAME.txt beside NAME.jpg, where it lies there, in the place of a template."""
+    caption_dropout: Annotated[float, Limits(least=0, most=1)] = 0.1
+    """The chance that a caption gives way to a template."""
+    masks: Literal["given", "auto", "none"] = "given"
+    """Learn the concept's part of a picture alone: given by NAME-mask.png beside NAME.jpg or by
+    transparency, or found by rembg."""
     flip: bool = False
     """Also learn from mirrored pictures; leave it off for faces and lettering."""
     prior: str = ""

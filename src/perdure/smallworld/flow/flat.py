@@ -14,9 +14,10 @@ from torch.optim import Muon
 
 __all__ = ["Flat"]
 
-_HIDDEN = ("to_q", "to_k", "to_v", "to_out.0", "to_add_out", "add_q_proj", "add_k_proj")
-_HIDDEN += ("add_v_proj", "net.0.proj", "net.2", "q_proj", "k_proj", "v_proj", "out_proj")
-_HIDDEN += ("fc1", "fc2")
+_HIDDEN = (
+    *("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
+    *("net.0.proj", "net.2", "q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
+)
 _MOMENTUM = 0.95
 
 
