@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from perdure.bank import Bank
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
+    from perdure.drawing.attach import attach
     from perdure.drawing.export import export
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
@@ -42,6 +43,7 @@ __all__ = [
     "MetricEncoder",
     "Painter",
     "PerdureError",
+    "attach",
     "draw",
     "evaluate",
     "export",
@@ -66,6 +68,7 @@ __getattr__ = lazily(
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
+        "attach": "perdure.drawing.attach",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
         "export": "perdure.drawing.export",
