@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, FluxControlNetModel, SD3ControlNetModel
+from PIL import Image
 from tiny_pipelines import MAKERS
 
 import perdure
 from perdure import PerdureError, precision
+from perdure.drawing.painter import Painter
+from perdure.methods import METHODS
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "pixart": {"use_resolution_binning": False, "guidance_scale": 3.0},
@@ -70,6 +75,7 @@ def made(family: str, folder: Path, drawings: Path) -> Tiny:
 
 def of_call(pipeline: Any, family: str, prompt: Any = ADA, **given: Any) -> list[np.ndarray]:
     """An ordinary call."""
+    torch.manual_seed(0)  # Stable Diffusion 3 encodes the picture of a ControlNet at random
     known = inspect.signature(type(pipeline).__call__).parameters
     usual = {"num_inference_steps": 2, "height": 32, "width": 32, "prompt": prompt}
     usual |= SETTINGS.get(family, {"guidance_scale": 3.0})
@@ -77,9 +83,7 @@ def of_call(pipeline: Any, family: str, prompt: Any = ADA, **given: Any) -> list
     return [np.asarray(picture, int) for picture in pipeline(**given).images]
 
 
-def call(
-    pipeline: Any, family: str, prompt: Any = ADA, seed: int = 3, **given: Any
-) -> np.ndarray:
+def call(pipeline: Any, family: str, prompt: Any = ADA, seed: int = 3, **given: Any) -> np.ndarray:
     """The one picture of a call with a seed."""
     (drawn,) = of_call(
         pipeline, family, prompt, generator=torch.Generator().manual_seed(seed), **given
@@ -98,7 +102,12 @@ def everything(pipeline: Any) -> list[Any]:
                 digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
             found.append(digest.hexdigest())
             found.append([(path, id(module)) for path, module in part.named_modules()])
-            found.append([(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in part.modules()])
+            found.append(
+                [
+                    (m.training, len(m._forward_hooks), len(m._forward_pre_hooks))
+                    for m in part.modules()
+                ]
+            )
             found.append([p.requires_grad for p in part.parameters()])
             found.append([getattr(m, "eos_token_id", None) for m in (part.config, *part.modules())])
         if hasattr(part, "get_vocab"):
@@ -178,3 +187,234 @@ def test_several_prompts_several_pictures_a_negative_prompt_and_prompts_encoded_
 def near(one: np.ndarray, other: np.ndarray) -> bool:
     """The same but for rounding, of which a batch of other rows has another."""
     return bool(np.abs(one - other).max() <= 1)
+
+
+VARIANTS = {
+    "sd": ("StableDiffusionImg2Img", "StableDiffusionInpaint", "StableDiffusionControlNet"),
+    "sdxl": ("StableDiffusionXLImg2Img", "StableDiffusionXLInpaint", "StableDiffusionXLControlNet"),
+    "sd3": ("StableDiffusion3Img2Img", "StableDiffusion3ControlNet"),
+    "flux": ("FluxImg2Img", "FluxInpaint", "FluxControlNet"),
+    "z-image": ("ZImageImg2Img",),
+}
+"""Pipelines that draw from more than text, of the same parts; Stable Diffusion 3's inpainting asks
+for sixteen channels of latents."""
+
+
+def controlled(denoiser: Any) -> Any:
+    """A ControlNet of the kind of a denoiser, that does something."""
+    torch.manual_seed(0)
+    if hasattr(denoiser, "down_blocks"):
+        net = ControlNetModel.from_unet(denoiser, conditioning_embedding_out_channels=(8, 16, 16))
+    elif hasattr(denoiser, "single_transformer_blocks"):
+        small = {"num_layers": 1, "attention_head_dim": 8, "num_attention_heads": 2}
+        net = FluxControlNetModel.from_transformer(denoiser, num_single_layers=1, **small)
+    else:
+        net = SD3ControlNetModel.from_transformer(
+            denoiser, num_layers=1, num_extra_conditioning_channels=0
+        )
+    for parameter in net.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+@pytest.mark.usefixtures("fp32")
+def test_a_pipeline_that_draws_from_pictures_too(tiny: Tiny) -> None:
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+    given = {
+        "image": picture,
+        "mask_image": Image.new("L", (32, 32), 255),
+        "control_image": picture,
+        "strength": 0.9,
+    }
+    for name in VARIANTS.get(tiny.family, ()):
+        kind = getattr(diffusers, f"{name}Pipeline")
+        net = {"controlnet": controlled(tiny.base.denoiser)} if "ControlNet" in name else {}
+        pipeline = tiny.open(kind, **net)
+        plain = [call(pipeline, tiny.family, prompt, **given) for prompt in (ADA, NOBODY)]
+        before = everything(pipeline)
+        with perdure.attach(pipeline, tiny.bank):
+            told = [call(pipeline, tiny.family, prompt, **given) for prompt in (ADA, NOBODY)]
+        assert np.abs(told[0] - plain[0]).max() > 3, name
+        assert np.array_equal(told[1], plain[1]), name
+        assert everything(pipeline) == before, name
+        assert np.array_equal(call(pipeline, tiny.family, **given), plain[0]), name
+
+
+@pytest.mark.usefixtures("fp32")
+def test_redrawing_a_picture_is_what_the_bank_itself_would_make_of_it(tiny: Tiny) -> None:
+    if tiny.family not in ("flux", "sd3"):
+        pytest.skip("its pipeline is not told the size")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+    pipeline = tiny.open(getattr(diffusers, f"{VARIANTS[tiny.family][0]}Pipeline"))
+    given = {"image": picture, "strength": 0.9, "num_inference_steps": 3}
+    with perdure.attach(pipeline, tiny.bank):
+        drawn = call(pipeline, tiny.family, **given)
+    own = perdure.Base(pipeline, tiny.base.family, name="own", encoder="")
+    bank = perdure.Bank.open(tiny.bank)
+    painter = Painter(tiny.base, bank)
+    with own.session(targets=painter.method.targets, tokens=painter.tokens) as session:
+        (same,) = session.draw(
+            [ADA], seeds=[3], said=painter._in_prompts, size=(32, 32), guidance_scale=3.0, **given
+        )
+    assert np.array_equal(drawn, np.asarray(same, int))
+
+
+@pytest.mark.usefixtures("fp32")
+def test_another_lora_before_and_after(tiny: Tiny) -> None:
+    peft = pytest.importorskip("peft")
+    if tiny.family not in VARIANTS and tiny.family != "flux2":
+        pytest.skip("tried with others")
+
+    def load(pipeline: Any) -> None:
+        ends = ["to_qkv_mlp_proj", "add_k_proj"] if tiny.family == "flux2" else ["to_k", "to_q"]
+        denoiser = getattr(pipeline, tiny.base.family.component)
+        denoiser.add_adapter(peft.LoraConfig(r=2, target_modules=ends))
+        torch.manual_seed(0)
+        for name, parameter in denoiser.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.3)
+
+    pipeline = tiny.open()
+    with perdure.attach(pipeline, tiny.bank):
+        alone = call(pipeline, tiny.family)
+        load(pipeline)
+        after = call(pipeline, tiny.family)
+    assert not np.array_equal(after, alone)
+    plain, before = call(pipeline, tiny.family), everything(pipeline)
+    assert not np.array_equal(after, plain)
+    with perdure.attach(pipeline, tiny.bank):
+        assert np.array_equal(call(pipeline, tiny.family), after)
+    assert everything(pipeline) == before
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory: pytest.TempPathFactory, drawings: Path) -> Tiny:
+    return made("sd", tmp_path_factory.mktemp("attach"), drawings)
+
+
+@pytest.mark.usefixtures("fp32")
+def test_an_ip_adapter(sd: Tiny) -> None:
+    pipeline = sd.open()
+    torch.manual_seed(0)
+    readers = sd.base.family.readers(pipeline)
+    width = pipeline.unet.config.cross_attention_dim
+    keys: dict[str, torch.Tensor] = {}
+    for place, reader in enumerate(readers.values()):
+        for key in ("k", "v"):
+            keys[f"{2 * place + 1}.to_{key}_ip.weight"] = torch.randn(reader.to_k.weight.shape)
+    projection = {
+        "proj.weight": torch.randn(4 * width, 16),
+        "proj.bias": torch.zeros(4 * width),
+        "norm.weight": torch.ones(width),
+        "norm.bias": torch.zeros(width),
+    }
+    pipeline.unet._load_ip_adapter_weights([{"image_proj": projection, "ip_adapter": keys}])
+    given = {"ip_adapter_image_embeds": [torch.randn(2, 1, 16)]}
+    plain = [call(pipeline, "sd", prompt, **given) for prompt in (ADA, NOBODY)]
+    with perdure.attach(pipeline, sd.bank):
+        assert not np.array_equal(call(pipeline, "sd", **given), plain[0])
+        assert np.array_equal(call(pipeline, "sd", NOBODY, **given), plain[1])
+    assert np.array_equal(call(pipeline, "sd", **given), plain[0])
+
+
+@pytest.mark.usefixtures("fp32")
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_compiled_denoiser_and_one_that_is_offloaded(sd: Tiny, in_place: bool) -> None:
+    pipeline = sd.open()
+    if in_place:
+        pipeline.unet.compile(backend="eager")
+    else:
+        pipeline.unet = torch.compile(pipeline.unet, backend="eager")
+    plain = call(pipeline, "sd")
+    with perdure.attach(pipeline, sd.bank):
+        assert np.array_equal(call(pipeline, "sd"), sd.draw())
+    assert np.array_equal(call(pipeline, "sd"), plain)
+    pipeline = sd.open()
+    pipeline.enable_model_cpu_offload(device="cpu")
+    with perdure.attach(pipeline, sd.bank):
+        assert np.array_equal(call(pipeline, "sd"), sd.draw())
+
+
+@pytest.mark.usefixtures("fp32")
+@pytest.mark.parametrize("scheduler", ["EulerAncestralDiscrete", "UniPCMultistep", "LCM"])
+def test_another_scheduler(sd: Tiny, scheduler: str) -> None:
+    pipeline = sd.open()
+    kind = getattr(diffusers, f"{scheduler}Scheduler")
+    pipeline.scheduler = kind.from_config(pipeline.scheduler.config)
+    plain = call(pipeline, "sd")
+    with perdure.attach(pipeline, sd.bank):
+        assert not np.array_equal(call(pipeline, "sd"), plain)
+    assert np.array_equal(call(pipeline, "sd"), plain)
+
+
+@pytest.mark.usefixtures("fp32")
+@pytest.mark.parametrize("method", ["c-lora", "cidm", "fl2t", "lora-independent", "stamina"])
+def test_methods_that_fold_and_that_mix_by_the_prompt(
+    method: str, sd: Tiny, drawings: Path, tmp_path: Path
+) -> None:
+    known = {field.name for field in fields(METHODS[method].Config)}
+    small = {"rank": 2, "mask_rank": 2, "together_steps": 1}
+    learned = {"options": {key: value for key, value in small.items() if key in known}}
+    for name in ("ada", "bo"):
+        perdure.learn(
+            sd.base, tmp_path, {name: drawings / name}, method=method, steps=1, lr=0.5, **learned
+        )
+    bank = Tiny("sd", sd.folder, tmp_path, sd.base)
+    pipeline = sd.open()
+    plain, before = call(pipeline, "sd", NOBODY), everything(pipeline)
+    with perdure.attach(pipeline, tmp_path):
+        kept = pipeline.encode_prompt(ADA, "cpu", 1, True)
+        assert np.array_equal(call(pipeline, "sd", NOBODY), bank.draw(NOBODY))
+        assert np.array_equal(call(pipeline, "sd"), bank.draw())
+        assert np.array_equal(call(pipeline, "sd", "<bo> at night"), bank.draw("<bo> at night"))
+        states = {"prompt_embeds": kept[0], "negative_prompt_embeds": kept[1]}
+        assert np.array_equal(call(pipeline, "sd", None, **states), bank.draw())
+        if METHODS[method].mixes_by != "bank":
+            with pytest.raises(PerdureError, match="call the pipeline once for each"):
+                pipeline([ADA, "<bo> at night"], num_inference_steps=1)
+    assert everything(pipeline) == before
+    assert np.array_equal(call(pipeline, "sd", NOBODY), plain)
+
+
+def test_a_pipeline_in_another_dtype_than_its_files_is_the_same_base(sd: Tiny) -> None:
+    pipeline = sd.open(dtype=torch.bfloat16)
+    with perdure.attach(pipeline, sd.bank):
+        drawn = call(pipeline, "sd")
+    base = perdure.Base.open(sd.folder, device="cpu", dtype="bfloat16")
+    own = perdure.draw(base, sd.bank, ADA, seeds=3, steps=2, guidance=3.0)
+    assert np.array_equal(drawn, np.asarray(own[0], int))
+    with torch.no_grad():
+        next(iter(sd.base.family.readers(pipeline).values())).to_k.weight.zero_()
+    with pytest.raises(PerdureError, match="was learned on the base"):
+        perdure.attach(pipeline, sd.bank)
+
+
+def test_what_is_refused_in_a_sentence(sd: Tiny, tiny_v: Path) -> None:
+    kind = diffusers.StableDiffusionPipeline
+    other = kind.from_pretrained(tiny_v)
+    before = everything(other)
+    with pytest.raises(PerdureError, match="was learned on the base"):
+        perdure.attach(other, sd.bank)
+    assert everything(other) == before
+    with pytest.raises(PerdureError, match="the class StableDiffusionPipeline: give what"):
+        perdure.attach(kind, sd.bank)
+    with pytest.raises(PerdureError, match="a str: give what"):
+        perdure.attach("folder", sd.bank)
+    pipeline = sd.open()
+    with pytest.raises(PerdureError, match="no bank"):
+        perdure.attach(pipeline, sd.folder / "nowhere")
+    handle = perdure.attach(pipeline, sd.bank)
+    with pytest.raises(PerdureError, match="has a bank attached already"):
+        perdure.attach(pipeline, sd.bank)
+    with pytest.raises(PerdureError, match="<rex>, which this bank has not learned"):
+        pipeline("a photo of <rex>")
+    with pytest.raises(PerdureError, match="is too long for this base"):
+        pipeline("dog " * 99 + ADA)
+    assert np.array_equal(call(pipeline, "sd", NOBODY), call(sd.open(), "sd", NOBODY))
+    handle.detach()
+    with pytest.raises(PerdureError, match="detached from this pipeline already"):
+        handle.detach()
+    pipeline.text_encoder = None
+    with pytest.raises(PerdureError, match="of these parts"):
+        perdure.attach(pipeline, sd.bank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def base_around(pipeline: Any, wanted: BaseIdentity) -> Base:
 
     The pipeline itself is left alone; `Base.release` undoes what is changed of its parts. The
     identity is of the values that are held; where they are not the ``wanted`` ones, of those in the
-    files that the pipeline was opened from, if these are the same in the dtype that it was opened in.
+    files that it was opened from, if these are the same once they are rounded as it holds them.
 
     PerdureError where it is of no family, lacks a part, or its weights are held elsewhere.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 from weakref import WeakSet
@@ -83,7 +83,9 @@ class Attached:
         self.recognised.begin()
         bound = inspect.signature(self._kind.__call__).bind(self.pipeline, *args, **kwargs)
         if (states := bound.arguments.get("prompt_embeds")) is not None:
-            self.speaker.fold(self.session, self.recognised.texts_of(states))
+            texts = self.recognised.texts_of(states)
+            self.session.speak(self.speaker.tokens_of(texts))
+            self.speaker.fold(self.session, texts)
         self._calling, self._encoded = True, False
         # Hooks that come and go are not traced: what acts in passes acts in a plain denoiser.
         plain = torch.compiler.set_stance("force_eager") if self.speaker.live else nullcontext()
