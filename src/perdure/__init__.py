@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from perdure.bank_listing import show
     from perdure.drawing.attach import attach
     from perdure.drawing.export import export
+    from perdure.drawing.modular import ConceptsStep
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
@@ -37,6 +38,7 @@ __all__ = [
     "METHODS",
     "Bank",
     "Base",
+    "ConceptsStep",
     "DrawSettings",
     "EvaluateSettings",
     "LearnSettings",
@@ -62,6 +64,7 @@ __getattr__ = lazily(
         "METHODS": "perdure.methods",
         "Bank": "perdure.bank",
         "Base": "perdure.hosts.diffusion.host",
+        "ConceptsStep": "perdure.drawing.modular",
         "DrawSettings": "perdure.drawing.settings",
         "EvaluateSettings": "perdure.measuring.settings",
         "LearnSettings": "perdure.learning.settings",

@@ -22,7 +22,7 @@ from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.recognised import Recognised, Speaker, States
 from perdure.hosts.diffusion.tokens import spoken_in
 
-__all__ = ["Attached"]
+__all__ = ["Attached", "texts_of"]
 
 _HELD: WeakSet[nn.Module] = WeakSet()
 """Denoisers that a bank is attached to."""
@@ -60,6 +60,16 @@ class Attached:
             changed.callback(_HELD.discard, denoiser)
             self._changed = changed.pop_all()
 
+    def begin(self) -> None:
+        """A new call: see `Recognised.begin`."""
+        self.recognised.begin()
+
+    def is_compiled(self, holder: Any) -> bool:
+        """Does a holder of the same parts run the denoiser compiled?"""
+        denoiser = self.base.denoiser
+        given = getattr(holder, self.base.family.component)
+        return given is not denoiser or denoiser._compiled_call_impl is not None
+
     def release(self) -> None:
         """Make everything what it was, to the bit."""
         self._changed.close()
@@ -80,7 +90,7 @@ class Attached:
         return type(kind.__name__, (kind,), own)
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        self.recognised.begin()
+        self.begin()
         bound = inspect.signature(self._kind.__call__).bind(self.pipeline, *args, **kwargs)
         if (states := bound.arguments.get("prompt_embeds")) is not None:
             texts = self.recognised.texts_of(states)
@@ -94,7 +104,7 @@ class Attached:
                 return self._kind.__call__(*bound.args, **bound.kwargs)
         finally:
             self._calling = False
-            self.recognised.begin()
+            self.begin()
 
     def _encode(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         own = self._kind.encode_prompt
@@ -102,7 +112,7 @@ class Attached:
         given = bound.arguments
         if given.get("prompt") is None or given.get("prompt_embeds") is not None:
             return own(*bound.args, **bound.kwargs)
-        texts, negatives = _texts(given["prompt"]), _texts(given.get("negative_prompt"))
+        texts, negatives = texts_of(given["prompt"]), texts_of(given.get("negative_prompt"))
         second = self._calling and self._encoded  # of a pipeline that encodes twice: the negatives
         self._encoded = True
         if second:
@@ -203,7 +213,7 @@ class Attached:
         return wanted
 
 
-def _texts(given: Any) -> list[str]:
+def texts_of(given: Any) -> list[str]:
     """Prompts as pipelines take them: one, several, or none."""
     if given is None:
         return []
@@ -223,7 +233,7 @@ def _alike(part: Any, states: States) -> bool:
 def _check_others(given: Mapping[str, Any], texts: Sequence[str]) -> None:
     """PerdureError where another prompt, for one of the encoders, speaks of other concepts."""
     for name in ("prompt_2", "prompt_3"):
-        for text, other in zip(texts, _texts(given.get(name)), strict=False):
+        for text, other in zip(texts, texts_of(given.get(name)), strict=False):
             if spoken_in(text) != spoken_in(other):
                 raise PerdureError(
                     f"{name} speaks of other concepts than prompt: name the same ones in both, or "
