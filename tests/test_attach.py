@@ -12,7 +12,12 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import ControlNetModel, FluxControlNetModel, SD3ControlNetModel
+from diffusers import (
+    ControlNetModel,
+    FluxControlNetModel,
+    ModularPipeline,
+    SD3ControlNetModel,
+)
 from PIL import Image
 from tiny_pipelines import MAKERS
 
@@ -92,26 +97,27 @@ def call(pipeline: Any, family: str, prompt: Any = ADA, seed: int = 3, **given: 
 
 
 def everything(pipeline: Any) -> list[Any]:
-    """What a pipeline is: weights, flags, hooks, tokenizers, configurations."""
-    found: list[Any] = [type(pipeline), dict(pipeline.config)]
-    for name, part in sorted(pipeline.components.items()):
-        found.append((name, id(part)))
-        if isinstance(part, torch.nn.Module):
-            digest = hashlib.sha256()
-            for key, tensor in part.state_dict().items():
-                digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
-            found.append(digest.hexdigest())
-            found.append([(path, id(module)) for path, module in part.named_modules()])
-            found.append(
-                [
-                    (m.training, len(m._forward_hooks), len(m._forward_pre_hooks))
-                    for m in part.modules()
-                ]
-            )
-            found.append([p.requires_grad for p in part.parameters()])
-            found.append([getattr(m, "eos_token_id", None) for m in (part.config, *part.modules())])
-        if hasattr(part, "get_vocab"):
-            found.append((part.get_vocab(), part.get_added_vocab()))
+    """What a pipeline is: its class, its configuration and its parts."""
+    parts = [(name, everything_of(part)) for name, part in sorted(pipeline.components.items())]
+    return [type(pipeline), dict(pipeline.config), parts]
+
+
+def everything_of(part: Any) -> list[Any]:
+    """What a part is: weights, flags, hooks, words."""
+    found: list[Any] = [id(part)]
+    if isinstance(part, torch.nn.Module):
+        digest = hashlib.sha256()
+        for key, tensor in part.state_dict().items():
+            digest.update(key.encode() + tensor.contiguous().numpy().tobytes())
+        found.append(digest.hexdigest())
+        for path, module in part.named_modules(remove_duplicate=False):
+            hooks = (len(module._forward_hooks), len(module._forward_pre_hooks))
+            end = getattr(module, "eos_token_id", None)
+            found.append((path, id(module), module.training, hooks, end))
+        found.append([parameter.requires_grad for parameter in part.parameters()])
+        found.append(getattr(part.config, "eos_token_id", None))
+    if hasattr(part, "get_vocab"):
+        found.append((part.get_vocab(), part.get_added_vocab()))
     return found
 
 
@@ -418,3 +424,52 @@ def test_what_is_refused_in_a_sentence(sd: Tiny, tiny_v: Path) -> None:
     pipeline.text_encoder = None
     with pytest.raises(PerdureError, match="of these parts"):
         perdure.attach(pipeline, sd.bank)
+
+
+def modular(tiny: Tiny, blocks: Any = None) -> Any:
+    """A modular pipeline of the same parts."""
+    made = blocks.init_pipeline() if blocks else ModularPipeline.from_pretrained(str(tiny.folder))
+    parts = tiny.open().components
+    made.update_components(**{k: v for k, v in parts.items() if v and k in made.component_names})
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def of_blocks(pipeline: Any, prompt: str = ADA) -> np.ndarray:
+    """A call of a modular pipeline."""
+    pictures = pipeline(
+        prompt=prompt,
+        num_inference_steps=2,
+        height=32,
+        width=32,
+        generator=torch.Generator().manual_seed(3),
+        output="images",
+    )
+    return np.asarray(pictures[0], int)
+
+
+@pytest.mark.usefixtures("fp32")
+def test_a_modular_pipeline_carries_the_banks_gates(tiny: Tiny) -> None:
+    if tiny.family not in ("sdxl", "flux"):
+        pytest.skip("of these the modular pipeline draws what the ordinary one draws")
+    pipeline = modular(tiny)
+    guided = {"guidance": pipeline.guider.guidance_scale if tiny.family == "sdxl" else 3.5}
+    (own,) = perdure.draw(tiny.base, tiny.bank, ADA, seeds=3, steps=2, **guided)
+    plain, unknown = of_blocks(pipeline, NOBODY), of_blocks(pipeline)
+    before = [everything_of(part) for part in pipeline.components.values()]
+    with perdure.attach(pipeline, tiny.bank) as handle:
+        assert near(of_blocks(pipeline), np.asarray(own, int))
+        assert np.array_equal(of_blocks(pipeline, NOBODY), plain)
+        with pytest.raises(PerdureError, match="has a bank attached already"):
+            perdure.attach(pipeline, tiny.bank)
+        handle.detach()
+    assert [everything_of(part) for part in pipeline.components.values()] == before
+    assert np.array_equal(of_blocks(pipeline), unknown)
+
+    blocks = modular(tiny).blocks  # one's own: the step is put in by hand and attaches by itself
+    blocks.sub_blocks["text_encoder"] = perdure.ConceptsStep(
+        blocks.sub_blocks["text_encoder"], tiny.bank
+    )
+    taught = modular(tiny, blocks)
+    assert near(of_blocks(taught), np.asarray(own, int))
+    taught._blocks.sub_blocks["text_encoder"].detach()

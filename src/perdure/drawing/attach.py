@@ -41,17 +41,17 @@ def attach(pipeline: Any, bank: Bank | Path | str) -> Attachment:
     return Attachment(undo)
 
 
-def _to_blocks(pipeline: Any, bank: Bank | Path | str) -> Attachment:
-    places = list(text_steps(pipeline._blocks))
+def _to_blocks(modular: Any, bank: Bank | Path | str) -> Attachment:
+    places = list(text_steps(modular._blocks))
     if len(places) != 1:
         raise PerdureError(
-            f"Of the blocks of this {type(pipeline).__name__}, {len(places)} encode prompts, and a "
+            f"Of the blocks of this {type(modular).__name__}, {len(places)} encode prompts, and a "
             "bank is attached to one: put perdure.ConceptsStep in its place yourself."
         )
     ((steps, name),) = places
     own = steps[name]
     step = ConceptsStep(own, bank)
-    step.attach(pipeline)
+    step.attach(modular)
     steps[name] = step
     undo = ExitStack()
     undo.callback(steps.__setitem__, name, own)

@@ -19,7 +19,7 @@ _PROMPT, _NEGATIVE = "prompt", "negative_prompt"
 _STATES = "prompt_embeds"
 
 
-class ConceptsStep(ModularPipelineBlocks):  # type: ignore[misc]
+class ConceptsStep(ModularPipelineBlocks):
     """A step that encodes prompts, which knows a bank's concepts.
 
     It stands in the place of the step that it is given. When it first runs it attaches the bank to

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
+from itertools import zip_longest
 from typing import Any
 from weakref import WeakSet
 
@@ -117,7 +118,8 @@ class Attached:
         self._encoded = True
         if second:
             texts, negatives = [], texts
-        _check_others(given, texts)
+        _check_others(given, texts, "prompt")
+        _check_others(given, negatives, "negative_prompt")
         if self.speaker.tokens_of([*texts, *negatives]):
             given |= self._as_learned(own, given)
         with self.speaking(self.pipeline, texts, negatives):
@@ -230,12 +232,13 @@ def _alike(part: Any, states: States) -> bool:
     return isinstance(part, list) and len(part) > 0
 
 
-def _check_others(given: Mapping[str, Any], texts: Sequence[str]) -> None:
+def _check_others(given: Mapping[str, Any], texts: Sequence[str], of: str) -> None:
     """PerdureError where another prompt, for one of the encoders, speaks of other concepts."""
-    for name in ("prompt_2", "prompt_3"):
-        for text, other in zip(texts, texts_of(given.get(name)), strict=False):
+    for name in (f"{of}_2", f"{of}_3"):
+        others = texts_of(given.get(name))
+        for text, other in zip_longest(texts, others, fillvalue="") if others else ():
             if spoken_in(text) != spoken_in(other):
                 raise PerdureError(
-                    f"{name} speaks of other concepts than prompt: name the same ones in both, or "
+                    f"{name} speaks of other concepts than {of}: name the same ones in both, or "
                     f"leave {name} out."
                 )
