@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """How a pipeline is called where its call differs from the others'."""
 ADA, NOBODY = "a photo of <ada>", "a photo of a dog"
+TWICE = ("sd", "flux")
+"""Families whose two concepts have an adapter each."""
 LEARN: dict[str, Any] = {"steps": 1, "lr": 0.5, "options": {"rank": 2}}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Tiny:
     family: str
     folder: Path
@@ -51,6 +54,7 @@ class Tiny:
         self.base.family.prepare(pipeline, torch.device("cpu"))
         return pipeline
 
+    @cache  # noqa: B019
     def draw(self, prompt: str = ADA, seed: int = 3, **settings: Any) -> np.ndarray:
         """`perdure.draw`'s picture."""
         drawn = perdure.draw(
@@ -72,8 +76,10 @@ def made(family: str, folder: Path, drawings: Path) -> Tiny:
     base = perdure.Base.open(MAKERS[family](folder / "base"), device="cpu")
     with pytest.MonkeyPatch.context() as patch:  # a bank also keeps what encoders said
         patch.setattr(precision, "fast_bf16", lambda device: False)
-        for name in ("ada", "bo"):
-            perdure.learn(base, folder / "bank", {name: drawings / name}, **LEARN)
+        names = {name: drawings / name for name in ("ada", "bo")}
+        tasks = [{name: path} for name, path in names.items()] if family in TWICE else [names]
+        for task in tasks:
+            perdure.learn(base, folder / "bank", task, **LEARN)
     base.need_encoders()
     return Tiny(family, folder / "base", folder / "bank", base)
 
@@ -156,9 +162,10 @@ def test_several_prompts_several_pictures_a_negative_prompt_and_prompts_encoded_
         both = of_call(pipeline, tiny.family, [NOBODY, ADA], **pair)
         assert all(near(*of) for of in zip(both, drawn, strict=True))
 
-        pair = {"generator": [torch.Generator().manual_seed(seed) for seed in (3, 4)]}
-        twice = of_call(pipeline, tiny.family, ADA, num_images_per_prompt=2, **pair)
-        assert all(near(one, tiny.draw(seed=seed)) for one, seed in zip(twice, (3, 4), strict=True))
+        if tiny.family in ("sd", "z-image", "qwen-image"):  # one repeats prompts as lists
+            pair = {"generator": [torch.Generator().manual_seed(seed) for seed in (3, 4)]}
+            twice = of_call(pipeline, tiny.family, ADA, num_images_per_prompt=2, **pair)
+            assert near(twice[0], tiny.draw()) and near(twice[1], tiny.draw(seed=4))
 
         with torch.no_grad():
             positive = family.encode(pipeline, [ADA])
@@ -325,21 +332,16 @@ def test_an_ip_adapter(sd: Tiny) -> None:
 
 
 @pytest.mark.usefixtures("fp32")
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_compiled_denoiser_and_one_that_is_offloaded(sd: Tiny, in_place: bool) -> None:
-    pipeline = sd.open()
-    if in_place:
-        pipeline.unet.compile(backend="eager")
-    else:
-        pipeline.unet = torch.compile(pipeline.unet, backend="eager")
-    plain = call(pipeline, "sd")
-    with perdure.attach(pipeline, sd.bank):
-        assert np.array_equal(call(pipeline, "sd"), sd.draw())
-    assert np.array_equal(call(pipeline, "sd"), plain)
-    pipeline = sd.open()
-    pipeline.enable_model_cpu_offload(device="cpu")
-    with perdure.attach(pipeline, sd.bank):
-        assert np.array_equal(call(pipeline, "sd"), sd.draw())
+def test_a_compiled_denoiser_and_one_that_is_offloaded(sd: Tiny) -> None:
+    whole, in_place, offloaded = sd.open(), sd.open(), sd.open()
+    whole.unet = torch.compile(whole.unet, backend="eager")
+    in_place.unet.compile(backend="eager")
+    offloaded.enable_model_cpu_offload(device="cpu")
+    for pipeline in (whole, in_place, offloaded):
+        plain = call(pipeline, "sd")
+        with perdure.attach(pipeline, sd.bank):
+            assert np.array_equal(call(pipeline, "sd"), sd.draw())
+        assert np.array_equal(call(pipeline, "sd"), plain)
 
 
 @pytest.mark.usefixtures("fp32")

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
-from diffusers import ModularPipeline
+from diffusers.modular_pipelines import ModularPipeline
 
 from perdure.bank import Bank
 from perdure.drawing.modular import ConceptsStep, text_steps
