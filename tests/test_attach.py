@@ -25,6 +25,7 @@ from tiny_pipelines import MAKERS
 import perdure
 from perdure import PerdureError, precision
 from perdure.drawing.painter import Painter
+from perdure.hosts.diffusion.quantised import configuration
 from perdure.methods import METHODS
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -240,7 +241,9 @@ def test_a_pipeline_that_draws_from_pictures_too(tiny: Tiny) -> None:
         "control_image": picture,
         "strength": 0.9,
     }
-    for name in VARIANTS.get(tiny.family, ()):
+    if tiny.family not in VARIANTS:
+        pytest.skip("tried with others")
+    for name in VARIANTS[tiny.family]:
         kind = getattr(diffusers, f"{name}Pipeline")
         net = {"controlnet": controlled(tiny.base.denoiser)} if "ControlNet" in name else {}
         pipeline = tiny.open(kind, **net)
@@ -398,6 +401,23 @@ def test_a_pipeline_in_another_dtype_than_its_files_is_the_same_base(sd: Tiny) -
         perdure.attach(pipeline, sd.bank)
 
 
+@pytest.mark.usefixtures("fp32")
+def test_a_quantised_pipeline(sd: Tiny) -> None:
+    pytest.importorskip("torchao")
+    held = configuration("int8", "unet", torch.float32)
+    pipeline = sd.open(quantization_config=held, dtype=torch.float32)
+    plain = call(pipeline, "sd")
+    with perdure.attach(pipeline, sd.bank):
+        drawn = call(pipeline, "sd")
+    base = perdure.Base.open(sd.folder, device="cpu", quantize="int8", dtype="float32")
+    own = perdure.draw(base, sd.bank, ADA, seeds=3, steps=2, guidance=3.0)
+    assert np.array_equal(drawn, np.asarray(own[0], int))
+    assert np.array_equal(call(pipeline, "sd"), plain)
+    pipeline.register_to_config(_name_or_path="nowhere")
+    with pytest.raises(PerdureError, match="cannot be told"):
+        perdure.attach(pipeline, sd.bank)
+
+
 def test_what_is_refused_in_a_sentence(sd: Tiny, tiny_v: Path) -> None:
     kind = diffusers.StableDiffusionPipeline
     other = kind.from_pretrained(tiny_v)
@@ -426,6 +446,9 @@ def test_what_is_refused_in_a_sentence(sd: Tiny, tiny_v: Path) -> None:
     pipeline.text_encoder = None
     with pytest.raises(PerdureError, match="of these parts"):
         perdure.attach(pipeline, sd.bank)
+    edits = diffusers.StableDiffusionInstructPix2PixPipeline.from_pretrained(sd.folder)
+    with pytest.raises(PerdureError, match="does not encode prompts by themselves"):
+        perdure.attach(edits, sd.bank)
 
 
 def modular(tiny: Tiny, blocks: Any = None) -> Any:

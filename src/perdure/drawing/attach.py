@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -31,10 +32,16 @@ def attach(pipeline: Any, bank: Bank | Path | str) -> Attachment:
     """
     if isinstance(pipeline, ModularPipeline):
         return _to_blocks(pipeline, bank)
-    if isinstance(pipeline, type) or not hasattr(pipeline, "encode_prompt"):
+    if isinstance(pipeline, type) or not hasattr(pipeline, "components"):
         raise PerdureError(
             f"A bank is attached to an open diffusers pipeline, and this is {_what(pipeline)}: "
             "give what from_pretrained returns."
+        )
+    encode = getattr(pipeline, "encode_prompt", None)
+    if encode is None or "image" in inspect.signature(encode).parameters:
+        raise PerdureError(
+            f"A {type(pipeline).__name__} does not encode prompts by themselves, which concepts "
+            "are taught through: attach the bank to another pipeline of its family."
         )
     undo = ExitStack()
     undo.callback(held(pipeline, bank, pipeline).release)

@@ -56,15 +56,25 @@ def base_around(pipeline: Any, wanted: BaseIdentity) -> Base:
             f"The scheduler of this pipeline does not say what its denoiser predicts ({error}): "
             "attach the bank first, then change the scheduler."
         ) from error
-    if base.identity.hash != wanted.hash:
-        try:
-            stored = _stored_identity(base, name)
-        except BaseException:
-            base.release()
-            raise
-        if stored is not None:
-            base.identity = stored
+    try:
+        base.identity = _identity(base, name, wanted)
+    except BaseException:
+        base.release()
+        raise
     return base
+
+
+def _identity(base: Base, name: str, wanted: BaseIdentity) -> BaseIdentity:
+    quantised = any(layer.quantised for layer in base.layers.values())
+    if not quantised and base.identity.hash == wanted.hash:
+        return base.identity
+    stored = _stored_identity(base, name)
+    if stored is None and quantised:
+        raise PerdureError(
+            f"The pipeline's denoiser is quantised, and the files that it was made of are not at "
+            f"{name}: whether it is the bank's base cannot be told."
+        )
+    return stored or base.identity
 
 
 def _given(pipeline: Any) -> dict[str, Any]:
