@@ -111,22 +111,23 @@ class Attached:
         own = self._kind.encode_prompt
         bound = inspect.signature(own).bind(self.pipeline, *args, **kwargs)
         given = bound.arguments
-        if given.get("prompt") is None or given.get("prompt_embeds") is not None:
-            return own(*bound.args, **bound.kwargs)
-        texts, negatives = texts_of(given["prompt"]), texts_of(given.get("negative_prompt"))
+        ready = given.get("prompt_embeds") is not None
+        texts = [] if ready else texts_of(given.get("prompt"))
+        negatives = texts_of(given.get("negative_prompt"))
+        _check_others(given, texts, "prompt")
+        _check_others(given, negatives, "negative_prompt")
         second = self._calling and self._encoded  # of a pipeline that encodes twice: the negatives
         self._encoded = True
         if second:
             texts, negatives = [], texts
-        _check_others(given, texts, "prompt")
-        _check_others(given, negatives, "negative_prompt")
         if self.speaker.tokens_of([*texts, *negatives]):
             given |= self._as_learned(own, given)
         with self.speaking(self.pipeline, texts, negatives):
             first, *rest = own(*bound.args, **bound.kwargs)
         if second:
             return self.avoided(first, negatives), *rest
-        first = self.heard(first, texts, rest)
+        if texts:
+            first = self.heard(first, texts, rest)
         if negatives:
             rest = [self.avoided(p, negatives) if _alike(p, first) else p for p in rest]
         return first, *rest
@@ -181,7 +182,7 @@ class Attached:
     def avoided(self, states: States, texts: Sequence[str]) -> States:
         """The same of prompts that guidance steps away from, in which nothing acts."""
         states = self._with_states(states, texts)
-        if self.base.tokens.known:
+        if texts and self.base.tokens.known:
             self.recognised.avoid(states)
         return states
 

@@ -94,6 +94,7 @@ class Recognised:
         def remove() -> None:
             before.remove()
             after.remove()
+            self._open.close()
 
         return remove
 
@@ -145,10 +146,10 @@ class Recognised:
         base, family = self.session.base, self.session.base.family
         call = inspect.signature(type(module).forward)
         given = call.bind(module, *args, **kwargs).arguments
-        states = given[family.states]
-        parts = [states] if isinstance(states, Tensor) else list(states)
+        states = given.get(family.states)
+        parts = [states] if isinstance(states, Tensor) else list(states or ())
         if [id(part) for part in parts] != [id(part) for part in self._given]:
-            self._given, self._runs = parts, self._runs_of(states)
+            self._given, self._runs = parts, self._runs_of(parts if states is None else states)
         self._open.close()
         for run in self._runs:
             rows = _always(run.rows)
