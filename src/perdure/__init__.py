@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from perdure.bank import Bank
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
+    from perdure.drawing.attach import attach
     from perdure.drawing.export import export
+    from perdure.drawing.modular import ConceptsStep
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
@@ -36,12 +38,14 @@ __all__ = [
     "METHODS",
     "Bank",
     "Base",
+    "ConceptsStep",
     "DrawSettings",
     "EvaluateSettings",
     "LearnSettings",
     "MetricEncoder",
     "Painter",
     "PerdureError",
+    "attach",
     "draw",
     "evaluate",
     "export",
@@ -60,12 +64,14 @@ __getattr__ = lazily(
         "METHODS": "perdure.methods",
         "Bank": "perdure.bank",
         "Base": "perdure.hosts.diffusion.host",
+        "ConceptsStep": "perdure.drawing.modular",
         "DrawSettings": "perdure.drawing.settings",
         "EvaluateSettings": "perdure.measuring.settings",
         "LearnSettings": "perdure.learning.settings",
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
+        "attach": "perdure.drawing.attach",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
         "export": "perdure.drawing.export",

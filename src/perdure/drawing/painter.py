@@ -96,9 +96,7 @@ class Painter:
         texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
-            spoken = known_in(prompt, self.tokens)
-            shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
-            groups.setdefault(shared[self.method.mixes_by], []).append(place)
+            groups.setdefault(self.shared(prompt), []).append(place)
         pictures: dict[int, Image.Image] = {}
         wanted = self.base.fitting(chosen.size)
         with self._session(texts) as session:
@@ -121,6 +119,12 @@ class Painter:
                     pictures |= dict(zip(batch, out, strict=True))
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
+
+    def shared(self, prompt: str) -> object:
+        """What prompts have in common that are drawn with one and the same fold."""
+        spoken = known_in(prompt, self.tokens)
+        shared = {"bank": None, "concepts": frozenset(spoken), "prompt": prompt}
+        return shared[self.method.mixes_by]
 
     @torch.no_grad()
     def fingerprint(self, prompt: str) -> str:

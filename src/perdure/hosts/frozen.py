@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from perdure import precision
 from perdure.adapters.delta import Delta
 from perdure.adapters.prompts import PromptDelta, outputs
+from perdure.errors import PerdureError
 
 __all__ = ["Frozen", "Layer", "Reads", "acting", "adding", "attached", "fold_into"]
 
@@ -121,9 +122,18 @@ class Frozen(ABC):
         return {name: layer.shape for name, layer in self.layers.items()}
 
     def fold(self, deltas: Mapping[str, Tensor]) -> None:
-        """Make the weights `W_init + dW`; `{}` restores the model to the bit."""
+        """Make the weights `W_init + dW`; `{}` restores the model to the bit.
+
+        PerdureError where a weight is not in memory.
+        """
         _check_known(deltas, self.layers)
         held = self._held()
+        changes = deltas or self._pristine is not None
+        if changes and any(layer.module.weight.is_meta for layer in held.values()):
+            raise PerdureError(
+                "The model's weights are offloaded one by one, so that nothing is folded into them "
+                "or taken out again: end the offloading first (remove_all_hooks)."
+            )
         if deltas and self._pristine is None:
             self._pristine = {name: layer.weight.clone() for name, layer in held.items()}
         if self._pristine is not None:

@@ -23,7 +23,7 @@ from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.frozen import Layer, Reads
 from perdure.hosts.size import Size
 
-__all__ = ["KEYS_VALUES", "Family", "Size"]
+__all__ = ["KEYS_VALUES", "Family", "Size", "own_modules"]
 
 KEYS_VALUES = "keys-values"
 """The default set of target layers, a part of every other one."""
@@ -46,6 +46,10 @@ class Family(ABC):
     autoencoder: ClassVar[str] = "vae"
     targets: ClassVar[Mapping[str, tuple[str, ...]]]
     """Set of target layers -> how their names end; every linear and convolution where empty."""
+    states: ClassVar[str] = "encoder_hidden_states"
+    """The denoiser's argument that holds the states of prompts."""
+    negatives_alone: ClassVar[bool] = False
+    """Are negative prompts read without what stands before the others?"""
 
     # Opening
 
@@ -109,7 +113,7 @@ class Family(ABC):
         ends = self.targets[targets]
         return {
             name: Layer(module, self.reads(name))
-            for name, module in self.denoiser(pipeline).named_modules()
+            for name, module in own_modules(self.denoiser(pipeline))
             if isinstance(module, nn.Linear | nn.Conv2d) and (not ends or name.endswith(ends))
         }
 
@@ -163,10 +167,14 @@ class Family(ABC):
         """What guidance steps away from, where the pipeline `guides`; as it does where a prompt is
         empty."""
 
+    def encoding(self, pipeline: Any) -> Mapping[str, Any]:
+        """What `encode_prompt` must be given beside a prompt so that its words are where `places`
+        looks for them, whatever the pipeline's call gives by itself."""
+        return {}
+
     def refuse_concepts(self, prompts: Sequence[str]) -> None:
-        """PerdureError where negative prompts that are read without what stands before the others
-        speak of a concept."""
-        for prompt in prompts:
+        """PerdureError where `negatives_alone`, and a negative prompt speaks of a concept."""
+        for prompt in prompts if self.negatives_alone else ():
             if spoken := spoken_in(prompt):
                 raise PerdureError(
                     f"{self.title} reads negative prompts without the instruction that concepts "
@@ -181,6 +189,10 @@ class Family(ABC):
     def text(self, pipeline: Any, positions: int, size: Size) -> slice:
         """Of a sequence of so many text positions and a picture of a size, those of the text."""
         return slice(0, positions)
+
+    def text_of(self, pipeline: Any, positions: int, given: Mapping[str, Any]) -> slice:
+        """As `text`, of a pass by what the denoiser is given, by name."""
+        return self.text(pipeline, positions, self.size(pipeline))
 
     # Latents
 
@@ -254,10 +266,12 @@ class Family(ABC):
             def hook(
                 module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-                given = kwargs["encoder_hidden_states"]
+                whole = kwargs["encoder_hidden_states"]
+                given, *beside = whole if isinstance(whole, tuple) else (whole,)  # IP-Adapter's
                 here = rows(len(given))
                 states = torch.cat([given[: here.start], own.to(given), given[here.stop :]])
-                return args, {**kwargs, "encoder_hidden_states": states}
+                said = (states, *beside) if isinstance(whole, tuple) else states
+                return args, {**kwargs, "encoder_hidden_states": said}
 
             return hook
 
@@ -281,3 +295,20 @@ class Family(ABC):
                 f"Boxes are not drawn on {self.title} yet: leave --box out, or choose another base."
             )
         return nullcontext()
+
+
+def own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """As `named_modules`, without what PEFT puts in: a layer that it wraps has its own name."""
+    seen: set[nn.Module] = set()
+
+    def below(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        while isinstance(wrapped := getattr(module, "base_layer", None), nn.Module):
+            module = wrapped
+        if module in seen:
+            return
+        seen.add(module)
+        yield name, module
+        for child, one in module.named_children():
+            yield from below(f"{name}.{child}" if name else child, one)
+
+    return below("", module)

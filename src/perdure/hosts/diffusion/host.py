@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from perdure.adapters import Token
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.encoders import Source
-from perdure.hosts.diffusion.family import KEYS_VALUES, Family
+from perdure.hosts.diffusion.family import KEYS_VALUES, Family, own_modules
 from perdure.hosts.diffusion.files import read_index
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.hosts.diffusion.objective import Objective
@@ -26,6 +26,7 @@ from perdure.hosts.diffusion.opening import DTYPES, opened
 from perdure.hosts.diffusion.prompt_cache import PromptCache
 from perdure.hosts.diffusion.session import ORDINARY, Session
 from perdure.hosts.diffusion.tokens import Tokens
+from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.frozen import Frozen, Layer
 from perdure.hosts.size import Size, read_size
 from perdure.quiet import quietly
@@ -72,7 +73,10 @@ class Base(Frozen):
         advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in own}
         self.hints: Mapping[str, Any] = {**(hints or {}), **advice}
         self.device = device or torch.device("cpu")
-        for module in family.frozen(pipeline):
+        frozen = family.frozen(pipeline)
+        self._training = [m for one in frozen for m in one.modules() if m.training]
+        self._trainable = [p for one in frozen for p in one.parameters() if p.requires_grad]
+        for module in frozen:
             module.requires_grad_(False).eval()
         self.aim(KEYS_VALUES)
         self.tokens = Tokens(
@@ -192,6 +196,15 @@ class Base(Frozen):
         if self.device.type != "cpu":
             torch.accelerator.empty_cache()
 
+    def release(self) -> None:
+        """Make the pipeline what it was before this base was made of it."""
+        for vocabulary in self.tokens.vocabularies:
+            vocabulary.put_back()
+        for module in self._training:
+            module.training = True
+        for parameter in self._trainable:
+            parameter.requires_grad_(True)
+
     def named(self, targets: str) -> Mapping[str, Layer]:
         return self.family.layers(self.pipeline, targets)
 
@@ -258,11 +271,16 @@ class Base(Frozen):
         """Name and hash: sha256 of keys and values, token tables and what the base predicts."""
         if self._identity is not None:
             return self._identity
+        return self.identified(self._init, Vocabulary.rows)
+
+    def identified(
+        self, weight: Callable[[str, Layer], Tensor], rows: Callable[[Vocabulary], Tensor]
+    ) -> BaseIdentity:
+        """The identity by these weights of layers and rows of token tables."""
         digest = hashlib.sha256(self.objective.prediction.encode())
         keys_values = self.named(KEYS_VALUES)  # in every set
-        weights = [(name, self._init(name, layer)) for name, layer in keys_values.items()]
-        for vocabulary in self.tokens.vocabularies:
-            weights.append(("tokens", vocabulary.rows()))
+        weights = [(name, weight(name, layer)) for name, layer in keys_values.items()]
+        weights += [("tokens", rows(vocabulary)) for vocabulary in self.tokens.vocabularies]
         for name, tensor in weights:
             digest.update(json.dumps([name, list(tensor.shape)]).encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
@@ -272,8 +290,12 @@ class Base(Frozen):
         """`W_init` of a layer, of a quantised one as its file has it."""
         if not layer.quantised or self._stored is None:
             return self.pristine.get(name, layer.weight)
-        paths = {id(module): path for path, module in self.denoiser.named_modules()}
-        weight = self._stored(f"{paths[id(layer.module)]}.weight")
+        return self.stored_init(layer, self._stored)
+
+    def stored_init(self, layer: Layer, stored: Callable[[str], Tensor]) -> Tensor:
+        """`W_init` of a layer as files have it, ``stored`` by its module's name."""
+        paths = {id(module): path for path, module in own_modules(self.denoiser)}
+        weight = stored(f"{paths[id(layer.module)]}.weight")
         whole = layer.rows is None or weight.dtype not in DTYPES.values()
         return weight if whole else weight[layer.rows]
 

@@ -194,9 +194,9 @@ class Session:
     def added(self, deltas: Sequence[PromptDelta], prompts: Prompts) -> dict[str, Tensor]:
         """What these deltas add to the layers that read the encoders' states, computed once a
         prompt: see `outputs`."""
-        return outputs(self._of(deltas, prompt=True), prompts.states)
+        return outputs(self.parts_of(deltas, prompt=True), prompts.states)
 
-    def _of(self, deltas: Sequence[PromptDelta], *, prompt: bool) -> list[PromptDelta]:
+    def parts_of(self, deltas: Sequence[PromptDelta], *, prompt: bool) -> list[PromptDelta]:
         """The parts of layers that read the encoders' states, or those of the other layers."""
         layers = self.base.layers
         parts = []
@@ -264,7 +264,7 @@ class Session:
             with (
                 family.passes(pipeline, count) as rows,
                 adding(base.layers, added, rows),
-                acting(base.layers, self._of(deltas, prompt=False), rows, lambda: base.text),
+                acting(base.layers, self.parts_of(deltas, prompt=False), rows, lambda: base.text),
                 family.reading(pipeline, read, rows),
                 family.attending(pipeline, regions, rows, size),
             ):
@@ -288,17 +288,18 @@ class Session:
 
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""
-        spoken = self._places(prompts).spoken
+        spoken = self.places(prompts).spoken
         states = _with_states(encoded.states, spoken, self.base.tokens.known, 0)
         return Encoded(states=states, beside=encoded.beside)
 
     def _prompts(self, prompts: Sequence[str], states: Tensor) -> Prompts:
         """What methods see of prompts with these states."""
-        where, base = self._places(prompts), self.base
+        where, base = self.places(prompts), self.base
         features = base.family.features(base.pipeline, states)
         return Prompts(features, where.spoken, where.ends, where.rests)
 
-    def _places(self, prompts: Sequence[str]) -> Places:
+    def places(self, prompts: Sequence[str]) -> Places:
+        """Where in the states of prompts known concepts are spoken of and text ends."""
         tokens = self.base.tokens
         return self.base.family.places(tokens, [v.ids(prompts) for v in tokens.vocabularies])
 

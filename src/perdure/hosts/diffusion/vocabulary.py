@@ -95,6 +95,7 @@ class Vocabulary:
         self.pristine = self.tokenizer = getattr(self._holder, self._attribute)
         self.own = len(self.tokenizer)
         self.source: Source | None = None
+        self._changed: list[tuple[Any, str, Any]] = []
         if getattr(pipeline, encoder) is not None:
             self._prepare()
         self.length = length or int(self.tokenizer.model_max_length)
@@ -111,7 +112,15 @@ class Vocabulary:
     def _prepare(self) -> None:
         self._mend_end()
         one = getattr(self.pipeline, self.name)
+        own = [(m, name, child) for m in one.modules() for name, child in m.named_children()]
         one.set_input_embeddings(one.get_input_embeddings())  # T5 reads a twin, tied by its weight
+        self._changed += [of for of in own if getattr(of[0], of[1]) is not of[2]]
+
+    def put_back(self) -> None:
+        """Make the encoder what it was before this vocabulary was made."""
+        for holder, name, value in self._changed:
+            setattr(holder, name, value)
+        self._changed.clear()
 
     def need(self, device: torch.device, dtype: torch.dtype) -> None:
         """Read the encoder, where it rests."""
@@ -154,10 +163,10 @@ class Vocabulary:
         of the highest id of a prompt: an added word's, where there is one, and not the end's."""
         encoder, end = getattr(self.pipeline, self.name), self.tokenizer.eos_token_id
         if end is not None and getattr(encoder.config, "eos_token_id", None) == 2:
-            encoder.config.eos_token_id = end
-            for module in encoder.modules():
-                if getattr(module, "eos_token_id", None) == 2:
-                    module.eos_token_id = end
+            for holder in (encoder.config, *encoder.modules()):
+                if getattr(holder, "eos_token_id", None) == 2:
+                    self._changed.append((holder, "eos_token_id", 2))
+                    holder.eos_token_id = end
 
     @property
     def table(self) -> nn.Embedding:

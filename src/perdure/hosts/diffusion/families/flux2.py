@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
+from perdure.hosts.diffusion.family import own_modules
 from perdure.hosts.diffusion.objective import Flow, Objective, shift_by
 from perdure.hosts.diffusion.passes import Rows, named_passes
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
@@ -64,7 +65,7 @@ class Flux2(JointBlocks):
         found, width = dict[str, Layer](), pipeline.transformer.inner_dim
         parts = [part for part in _PARTS if "attn." + part in self.targets[targets]]
         own = super().layers(pipeline, targets)
-        for name, module in self.denoiser(pipeline).named_modules():
+        for name, module in own_modules(self.denoiser(pipeline)):
             if name in own:
                 found[name] = own[name]
             elif name.endswith(_FUSED) and isinstance(module, nn.Linear):

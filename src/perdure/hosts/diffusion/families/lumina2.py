@@ -41,6 +41,7 @@ class Lumina2(Family):
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+    negatives_alone = True
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn.to_k", "attn.to_v"),
         "cross-attention": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
@@ -91,6 +92,9 @@ class Lumina2(Family):
         return Encoded(
             states=states, beside={_MASK: torch.ones(states.shape[:2], dtype=torch.long)}
         )
+
+    def encoding(self, pipeline: Any) -> Mapping[str, Any]:
+        return {"system_prompt": None}
 
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded

@@ -72,6 +72,9 @@ class PixArtSigma(Family):
         )
         return Encoded(states=states, beside={_MASK: mask})
 
+    def encoding(self, pipeline: Any) -> Mapping[str, Any]:
+        return {"clean_caption": False}
+
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded
     ) -> Encoded | None:

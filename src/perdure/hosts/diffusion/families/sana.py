@@ -34,6 +34,7 @@ class Sana(Family):
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+    negatives_alone = True
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn2.to_k", "attn2.to_v"),
         "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
@@ -74,6 +75,9 @@ class Sana(Family):
 
     def blank(self, pipeline: Any) -> Encoded:
         return Encoded(states=torch.empty(1, _LENGTH, self.state_width(pipeline)))
+
+    def encoding(self, pipeline: Any) -> Mapping[str, Any]:
+        return {"clean_caption": False, "complex_human_instruction": _instruction(pipeline)}
 
     def encode_negative(
         self, pipeline: Any, prompts: Sequence[str], positive: Encoded

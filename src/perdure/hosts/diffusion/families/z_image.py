@@ -39,6 +39,7 @@ class ZImage(Family):
     pipelines = ("ZImagePipeline",)
     component = "transformer"
     large_encoders = True
+    states = "cap_feats"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attention.to_k", "attention.to_v"),
@@ -115,6 +116,10 @@ class ZImage(Family):
         patches = size[0] // unit * (size[1] // unit)
         start = -(-patches // _UNIT) * _UNIT
         return slice(start, start + positions)
+
+    def text_of(self, pipeline: Any, positions: int, given: Mapping[str, Any]) -> slice:
+        height, width = (side * pipeline.vae_scale_factor for side in given["x"][0].shape[-2:])
+        return self.text(pipeline, positions, (width, height))
 
     def objective(self, pipeline: Any, size: Size) -> Objective:
         unit = self.multiple(pipeline)
