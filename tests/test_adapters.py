@@ -247,3 +247,27 @@ def test_full_rank_continues_from_a_copy_and_refuses_another_shape() -> None:
     assert torch.equal(delta.dense(), torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"\(3, 2\).*\(2, 3\): continue with the same layers"):
         delta.continue_from(torch.ones(3, 2))
+
+
+def test_a_low_rank_deltas_squares_are_those_of_its_dense_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    delta = LowRank(5, 7, 3, generator=generator)
+    delta.A.data.normal_(generator=generator)
+    P = torch.randn(5, 7, generator=generator)
+    assert torch.allclose(delta.square(), delta.dense().square().sum())
+    plain = torch.autograd.grad((P * delta.dense()).square().sum(), [delta.A, delta.B])
+    lean = torch.autograd.grad(delta.weighed_square(P), [delta.A, delta.B])
+    assert all(torch.allclose(one, other) for one, other in zip(plain, lean, strict=True))
+
+
+def test_the_graph_of_a_weighed_square_holds_nothing_of_the_layers_size() -> None:
+    delta = LowRank(64, 48, 2, generator=torch.Generator().manual_seed(0))
+    sizes: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        delta.weighed_square(torch.ones(64, 48)).backward()
+    assert sizes and max(sizes) <= 64 * 2

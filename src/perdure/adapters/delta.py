@@ -7,7 +7,7 @@ region it runs in; `dense` switches autocast off, so that a penalty on `dW` is a
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,36 @@ class Delta(nn.Module, ABC):
     @abstractmethod
     def factors(self) -> dict[str, Tensor]:
         """Detached copies, by name, of the tensors that rebuild `dW`."""
+
+    def weighed_square(self, P: Tensor) -> Tensor:
+        """`|| P (.) dW ||_F^2`, fp32, differentiable, of P (d_out, d_in)."""
+        return (P * self.dense()).square().sum()
+
+    @torch.no_grad()
+    def square(self) -> Tensor:
+        """`|| dW ||_F^2`, fp32."""
+        return self.dense().square().sum()
+
+
+class _WeighedSquare(torch.autograd.Function):
+    """`|| P (.) A B ||_F^2` whose graph holds no product of the size of P.
+
+    With `G = 2 P^2 (.) A B` its gradients are `G B^T` and `A^T G`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, P: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        with without_autocast(A):
+            weighed = P * (A @ B)
+            value = weighed.square().sum()
+            G = weighed.mul_(P).mul_(2)
+            ctx.save_for_backward(G @ B.T, A.T @ G)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor, Tensor]:
+        of_A, of_B = ctx.saved_tensors
+        return None, gradients[0] * of_A, gradients[0] * of_B
 
 
 class LowRank(Delta):
@@ -76,6 +106,16 @@ class LowRank(Delta):
 
     def factors(self) -> dict[str, Tensor]:
         return {"A": self.A.detach().clone(), "B": self.B.detach().clone()}
+
+    def weighed_square(self, P: Tensor) -> Tensor:
+        value: Tensor = _WeighedSquare.apply(P, self.A, self.B)
+        return value
+
+    @torch.no_grad()
+    def square(self) -> Tensor:
+        """By `tr(A^T A B B^T)`: nothing of the size of `dW`."""
+        with without_autocast(self.A):
+            return ((self.A.T @ self.A) * (self.B @ self.B.T)).sum().clamp_min(0)
 
 
 class FullRank(Delta):

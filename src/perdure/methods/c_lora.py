@@ -47,7 +47,7 @@ class CLoRALearner(Learner):
         for index, delta in enumerate(self.layer_deltas().values()):
             P = getattr(self, f"past_{index}")
             if P is not None:
-                total = total + (P * delta.dense()).square().sum()
+                total = total + delta.weighed_square(P)
         return total
 
     def penalty(self) -> Tensor:

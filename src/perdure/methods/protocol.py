@@ -139,7 +139,7 @@ class Learner(nn.Module):
     @torch.no_grad()
     def norm(self) -> float:
         """Frobenius norm of the current `dW`, all layers together: `sqrt(sum_l ||dW_l||_F^2)`."""
-        squares = [delta.dense().square().sum() for delta in self.layer_deltas().values()]
+        squares = [delta.square() for delta in self.layer_deltas().values()]
         return math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
