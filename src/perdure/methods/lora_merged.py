@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.protocol import Deltas, Kept, sum_low_rank
+from perdure.methods.protocol import Deltas, Kept, LowRankPairs, low_rank_pairs, sum_low_rank
 
 
 class LoRAMerged(LowRankApart):
@@ -20,3 +20,7 @@ class LoRAMerged(LowRankApart):
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
     ) -> Deltas:
         return {layer: dW / len(kept) for layer, dW in sum_low_rank(kept).items()}
+
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs:
+        pairs = low_rank_pairs(kept)
+        return {layer: [(A / len(kept), B) for A, B in of] for layer, of in pairs.items()}
