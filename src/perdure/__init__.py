@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from perdure.bank import Bank
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
-    from perdure.drawing.export import export
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
+    from perdure.exchange.export import export
+    from perdure.exchange.settings import ExportSettings
     from perdure.hosts.diffusion.host import Base
     from perdure.learning.learn import learn, resume
     from perdure.learning.many import learn_many, resume_many
@@ -38,6 +39,7 @@ __all__ = [
     "Base",
     "DrawSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "LearnSettings",
     "MetricEncoder",
     "Painter",
@@ -63,12 +65,13 @@ __getattr__ = lazily(
         "DrawSettings": "perdure.drawing.settings",
         "EvaluateSettings": "perdure.measuring.settings",
         "LearnSettings": "perdure.learning.settings",
+        "ExportSettings": "perdure.exchange.settings",
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
-        "export": "perdure.drawing.export",
+        "export": "perdure.exchange.export",
         "learn": "perdure.learning.learn",
         "learn_many": "perdure.learning.many",
         "list": "perdure.bank_listing:list_concepts",

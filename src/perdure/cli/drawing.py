@@ -20,6 +20,7 @@ from perdure.cli.options import (
     opening,
 )
 from perdure.drawing.settings import DrawSettings
+from perdure.exchange.settings import ExportSettings
 
 __all__ = ["export", "generate"]
 
@@ -75,28 +76,24 @@ def generate(
         console.print(str(path))
 
 
+@with_options(settings=ExportSettings)
 def export(
     out: Annotated[Path, typer.Argument(help="Folder to write.")],
+    *,
     bank: BankOption = Path("bank"),
     base: BaseOption = "smallworld",
     config: ConfigOption = "",
     device: DeviceOption = "",
     dtype: DtypeOption = "",
     concept: ManyConcepts = None,
-    check: Annotated[
-        bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
-    ] = True,
+    settings: Given,
 ) -> None:
-    """Fold the bank into an ordinary diffusers folder."""
-    from perdure.drawing.export import export as fold
+    """Write the bank for other programs: a folded diffusers folder, LoRAs, textual inversions."""
+    from perdure.exchange.export import export as write
+    from perdure.exchange.words import said_of
     from perdure.hosts.diffusion.host import Base
 
     opened = Base.open(base, **opening(config, device, dtype))
-    made = fold(opened, bank, out, concepts=concept or (), check=check)
-    console.print(f"{made.folder}: open it with {made.pipeline}.from_pretrained")
-    if made.difference is not None:
-        names = " and ".join(f"<{name}>" for name in made.compared)
-        console.print(
-            f"Checked: the stock pipeline draws {names} as the bank does (largest difference "
-            f"{made.difference} of 255)."
-        )
+    made = write(opened, bank, out, concepts=concept or (), **settings)
+    for sentence in said_of(made):
+        console.print(sentence)

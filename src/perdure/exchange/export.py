@@ -17,7 +17,7 @@ from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
 from perdure.exchange.checking import Stock, difference
 from perdure.exchange.factors import check_fixed, factors_of
-from perdure.exchange.lora import write_comfyui, write_kohya, write_peft
+from perdure.exchange.lora import PEFT_FILE, need_peft, write_comfyui, write_kohya, write_peft
 from perdure.exchange.settings import ExportSettings
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.inversions import inversion
@@ -113,6 +113,8 @@ def export(
     if chosen.format != "embeddings":
         check_fixed(painter.method, concepts)
         check_loads(base)
+        if chosen.check:
+            need_peft()
         groups = _groups(painter, bank, concepts)
     check_words({name: painter.tokens[name] for name in spoken})
     parts = [
@@ -223,7 +225,7 @@ def _compare(stock: Stock, part: _Planned, files: Iterable[Path]) -> Mapping[str
     if part.rank is None:
         theirs.append(stock.draw(prompts))
     for file in files if part.rank is not None else ():
-        if file.suffix == ".safetensors":
+        if file.name != PEFT_FILE:  # which is read with its configuration
             with stock.loaded(file, part.modules):
                 theirs.append(stock.draw(prompts))
                 if acts:

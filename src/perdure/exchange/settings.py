@@ -14,7 +14,7 @@ __all__ = ["ExportSettings"]
 class ExportSettings(Settings):
     """Options of an export."""
 
-    called: ClassVar[str] = "an export"
+    called: ClassVar[str] = "export"
 
     format: Literal["diffusers", "peft", "kohya", "comfyui", "embeddings"] = "diffusers"
     """A folded diffusers folder; a LoRA as PEFT and diffusers, as kohya's trainers and A1111, or as
