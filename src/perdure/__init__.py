@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
+    from perdure.exchange.adopt import adopt
     from perdure.exchange.export import export
     from perdure.exchange.settings import ExportSettings
     from perdure.hosts.diffusion.host import Base
@@ -44,6 +45,7 @@ __all__ = [
     "MetricEncoder",
     "Painter",
     "PerdureError",
+    "adopt",
     "draw",
     "evaluate",
     "export",
@@ -69,6 +71,7 @@ __getattr__ = lazily(
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
+        "adopt": "perdure.exchange.adopt",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
         "export": "perdure.exchange.export",

@@ -1,4 +1,4 @@
-"""Verbs that draw: `perdure generate` and `perdure export`."""
+"""The verb that draws: `perdure generate`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from perdure.cli.options import (
     ConfigOption,
     DeviceOption,
     DtypeOption,
-    ManyConcepts,
     QuantizeOption,
     opening,
 )
 from perdure.drawing.settings import DrawSettings
-from perdure.exchange.settings import ExportSettings
 
-__all__ = ["export", "generate"]
+__all__ = ["generate"]
 
 
 @with_options(settings=DrawSettings(count=4))
@@ -74,26 +72,3 @@ def generate(
         with path.open("xb") as file:
             picture.resize(size, resample=0).save(file, "PNG")
         console.print(str(path))
-
-
-@with_options(settings=ExportSettings)
-def export(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    *,
-    bank: BankOption = Path("bank"),
-    base: BaseOption = "smallworld",
-    config: ConfigOption = "",
-    device: DeviceOption = "",
-    dtype: DtypeOption = "",
-    concept: ManyConcepts = None,
-    settings: Given,
-) -> None:
-    """Write the bank for other programs: a folded diffusers folder, LoRAs, textual inversions."""
-    from perdure.exchange.export import export as write
-    from perdure.exchange.words import said_of
-    from perdure.hosts.diffusion.host import Base
-
-    opened = Base.open(base, **opening(config, device, dtype))
-    made = write(opened, bank, out, concepts=concept or (), **settings)
-    for sentence in said_of(made):
-        console.print(sentence)

@@ -12,7 +12,7 @@ import torch
 from perdure.drawing.painter import Painter
 from perdure.hosts.diffusion.host import Base
 
-__all__ = ["drawn_by_bank", "drawn_by_stock", "stock_difference"]
+__all__ = ["drawn_by_bank", "drawn_by_stock", "prompts_of", "stock_difference"]
 
 STEPS, GUIDANCE = 10, 3.0
 
@@ -26,6 +26,14 @@ def stock_difference(painter: Painter, folder: Path | str, prompts: Sequence[str
     ours = drawn_by_bank(painter, prompts)
     theirs = drawn_by_stock(painter.base, painter.base.stock(folder), prompts)
     return int(np.abs(ours - theirs).max())
+
+
+def prompts_of(painter: Painter, concepts: Sequence[str]) -> list[str]:
+    """Prompts to compare with: one a concept, of the last two, or one that speaks of all, where
+    what is folded depends on the concepts that are spoken of."""
+    if painter.method.mixes_by == "concepts":
+        return ["a photo of " + " and ".join(f"<{name}>" for name in concepts)]
+    return [f"a photo of <{name}>" for name in concepts[-2:]]
 
 
 def drawn_by_bank(painter: Painter, prompts: Sequence[str]) -> np.ndarray:

@@ -14,6 +14,7 @@ import safetensors.torch
 from perdure.bank import Bank
 from perdure.drawing.export import export as export_folded
 from perdure.drawing.painter import Painter
+from perdure.drawing.stock import prompts_of
 from perdure.errors import PerdureError
 from perdure.exchange.checking import Stock, difference
 from perdure.exchange.factors import check_fixed, factors_of
@@ -219,7 +220,7 @@ def _write(base: Base, part: _Planned, folder: Path, form: str) -> list[Path]:
 
 def _compare(stock: Stock, part: _Planned, files: Iterable[Path]) -> Mapping[str, Any]:
     """How pictures compare, of every file that a stock loader is given."""
-    prompts = [f"a photo of <{name}>" for name in part.concepts[-2:]]
+    prompts = prompts_of(stock.painter, part.concepts)
     ours, theirs, silent = stock.ours(prompts), [], None
     acts = stock.painter.method.acts_in_prompts and part.rank is not None
     if part.rank is None:

@@ -15,9 +15,9 @@ from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.lora_files import Modules, as_stored, kohya
 from perdure.quiet import quietly
 
-__all__ = ["PEFT_FILE", "need_peft", "write_comfyui", "write_kohya", "write_peft"]
+__all__ = ["DIFFUSERS_FILE", "PEFT_FILE", "need_peft", "write_comfyui", "write_kohya", "write_peft"]
 
-_DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE = "adapter_model.safetensors"
 
 
@@ -60,7 +60,7 @@ def write_peft(base: Base, modules: Modules, folder: Path) -> list[Path]:
             folder,
             **{f"{component}_lora_layers": tensors, f"{component}_lora_adapter_metadata": about},
         )
-    return [folder / "adapter_config.json", folder / PEFT_FILE, folder / _DIFFUSERS_FILE]
+    return [folder / "adapter_config.json", folder / PEFT_FILE, folder / DIFFUSERS_FILE]
 
 
 def write_kohya(base: Base, modules: Modules, file: Path) -> list[Path]:

@@ -66,6 +66,7 @@ class Gated(Apart):
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
     acts_in_prompts = True
+    takes_adapters = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):

@@ -23,6 +23,7 @@ class LoRAIndependent(LowRankApart):
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
     mixes_by = "concepts"
+    takes_adapters = True
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

@@ -15,6 +15,7 @@ class LoRAMerged(LowRankApart):
     name = "lora-merged"
     title = "LoRA, merged: an adapter a task on the untouched base, drawn as their mean"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; averaged as in common practice"
+    takes_adapters = True
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None

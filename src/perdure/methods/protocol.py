@@ -173,6 +173,8 @@ class Method(ABC):
     independent: ClassVar[bool] = False
     """Does no task depend on another: do `start` and `past` leave the past alone? Then concepts
     can be learned in any order, or at once, and the tasks come out the same."""
+    takes_adapters: ClassVar[bool] = False
+    """Can a task be a LoRA that was trained elsewhere, on the base alone?"""
     layerwise: bool = False
     """Has a concept's token a row for every cross-attention layer? Then `rows` are (L, d)."""
     needs_moments: ClassVar[bool] = False

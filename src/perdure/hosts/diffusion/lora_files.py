@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perdure.errors import PerdureError
 from perdure.hosts.frozen import Layer
@@ -64,11 +65,15 @@ def kohya(base: Base, modules: Modules) -> dict[str, Tensor]:
             )
         parts.setdefault(named.name, []).append((named, up, down))
         kernels[named.name] = base.denoiser.get_submodule(path)
+    pairs = {name: _stacked(of) for name, of in parts.items()}
+    rank = max(len(down) for _, down in pairs.values())
     tensors: dict[str, Tensor] = {}
-    for name, of in parts.items():
-        up, down = _shaped(kernels[name], *_stacked(of))
+    for name, (up, down) in pairs.items():
+        more = rank - len(down)  # diffusers 0.42 reads one alpha of a U-Net's file, and no more
+        up, down = F.pad(up, (0, more)), F.pad(down, (0, 0, 0, more))
+        up, down = _shaped(kernels[name], up, down)
         tensors |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
-        tensors[f"{name}.alpha"] = torch.tensor(float(down.shape[0]))
+        tensors[f"{name}.alpha"] = torch.tensor(float(rank))
     return tensors
 
 
