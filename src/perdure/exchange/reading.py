@@ -68,6 +68,8 @@ def read_file(path: Path | str) -> Adapter:
         raise PerdureError(f"{path} is cut short or broken: download it again.") from error
     if path.name == PEFT_FILE:
         about = _config(path.with_name("adapter_config.json"))
+    if not tensors:
+        raise PerdureError(f"{path} holds no tensors.")
     for key, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise PerdureError(f"{path} holds numbers that are not finite ({key}): it is broken.")

@@ -77,8 +77,6 @@ def read(
 
 
 def _refuse_others(tensors: Mapping[str, Tensor], where: str) -> None:
-    if not tensors:
-        raise PerdureError(f"{where} holds no tensors.")
     for key in tensors:
         for mark, kind in _OTHERS.items():
             if mark in key:
