@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from perdure.errors import PerdureError
     from perdure.exchange.adopt import adopt
     from perdure.exchange.export import export
-    from perdure.exchange.settings import ExportSettings
+    from perdure.exchange.push import push
+    from perdure.exchange.settings import ExportSettings, PushSettings
     from perdure.hosts.diffusion.host import Base
     from perdure.learning.learn import learn, resume
     from perdure.learning.many import learn_many, resume_many
@@ -45,6 +46,7 @@ __all__ = [
     "MetricEncoder",
     "Painter",
     "PerdureError",
+    "PushSettings",
     "adopt",
     "draw",
     "evaluate",
@@ -52,6 +54,7 @@ __all__ = [
     "learn",
     "learn_many",
     "list",
+    "push",
     "remove",
     "resume",
     "resume_many",
@@ -71,6 +74,7 @@ __getattr__ = lazily(
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
+        "PushSettings": "perdure.exchange.settings",
         "adopt": "perdure.exchange.adopt",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
@@ -78,6 +82,7 @@ __getattr__ = lazily(
         "learn": "perdure.learning.learn",
         "learn_many": "perdure.learning.many",
         "list": "perdure.bank_listing:list_concepts",
+        "push": "perdure.exchange.push",
         "remove": "perdure.learning.removal",
         "resume": "perdure.learning.learn",
         "resume_many": "perdure.learning.many",

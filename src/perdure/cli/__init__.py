@@ -13,7 +13,7 @@ from perdure.cli.banks import evaluate, list_concepts, remove, show
 from perdure.cli.bench import bench
 from perdure.cli.classify import classify
 from perdure.cli.drawing import generate
-from perdure.cli.exchange import adopt, export
+from perdure.cli.exchange import adopt, export, push
 from perdure.cli.learning import learn
 from perdure.cli.surroundings import demo, doctor, methods, smallworld
 from perdure.errors import PerdureError
@@ -37,6 +37,7 @@ app.command()(remove)
 app.command()(evaluate)
 app.command()(export)
 app.command()(adopt)
+app.command()(push)
 app.command()(bench)
 app.command()(classify)
 app.command()(methods)

@@ -1,4 +1,4 @@
-"""Verbs between banks and other programs: export, adopt."""
+"""Verbs between banks and other programs: export, adopt, push."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from perdure.cli.options import (
     method_options,
     opening,
 )
-from perdure.exchange.settings import ExportSettings
+from perdure.exchange.settings import ExportSettings, PushSettings
 
-__all__ = ["adopt", "export"]
+__all__ = ["adopt", "export", "push"]
 
 
 @with_options(settings=ExportSettings)
@@ -93,3 +93,22 @@ def adopt(
         if adopted["layers"]
         else f"adopted <{record.concepts[0]}>: a token"
     )
+
+
+@with_options(settings=PushSettings)
+def push(
+    repository: Annotated[str, typer.Argument(help="On the hub: user/name.")],
+    *,
+    bank: BankOption = Path("bank"),
+    base: BaseOption = "smallworld",
+    config: ConfigOption = "",
+    device: DeviceOption = "",
+    dtype: DtypeOption = "",
+    settings: Given,
+) -> None:
+    """Send a bank to the hub with a model card, for others to draw with --bank hf://user/name."""
+    from perdure.exchange.push import push as send
+    from perdure.hosts.diffusion.host import Base
+
+    opened = Base.open(base, **opening(config, device, dtype))
+    console.print(send(opened, bank, repository, note=note, **settings))

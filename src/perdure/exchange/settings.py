@@ -1,4 +1,4 @@
-"""How to export: the typed options."""
+"""How to export and to push: the typed options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from perdure.settings import Count, Settings
 
-__all__ = ["ExportSettings"]
+__all__ = ["ExportSettings", "PushSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +24,17 @@ class ExportSettings(Settings):
     to 64."""
     check: bool = True
     """Load what was written with the stock loader, and compare its pictures with the bank's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushSettings(Settings):
+    """Options of a push."""
+
+    called: ClassVar[str] = "push"
+
+    consent: str = ""
+    """Whose pictures taught the concepts, and that they agreed: one line of the card."""
+    licence: str = ""
+    """The base's licence, which binds what is learned on it; known of smallworld."""
+    public: bool = False
+    """Make a new repository public; by default it is your own to see."""
