@@ -267,4 +267,4 @@ def test_a_lora_is_exported_and_adopted_and_both_say_what_they_did(
     status, _, error = perdure("push", "ada/pets", "--bank", "other", *on)
     assert status == 2 and "--consent" in error
     status, _, error = perdure("export", "x", "--format", "gguf", *on)
-    assert status == 2 and "format is 'gguf', but must be one of diffusers, peft" in error
+    assert status == 2 and "format is 'gguf', but must be 'diffusers', 'peft'" in error
