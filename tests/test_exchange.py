@@ -20,7 +20,9 @@ from torch import Tensor
 import perdure
 from perdure.drawing import stock
 from perdure.errors import PerdureError
+from perdure.exchange import export as exporting
 from perdure.exchange import lora as writing
+from perdure.exchange.ungated import RIDGE, nearest
 from perdure.hosts.diffusion.families.kohya_names import flux_1_name
 
 WITHOUT_LOADER = {"pixart"}
@@ -196,21 +198,38 @@ def test_embeddings_are_rows_under_the_names_that_others_read(
     assert np.array_equal(one, other)
 
 
-def test_gated_gives_a_lora_a_concept_and_says_what_a_lora_loses(
-    taught: Taught, tmp_path: Path
+def test_gated_gives_a_lora_a_concept_near_its_gate_and_says_what_a_lora_loses(
+    taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base, bank = taught.base("sd"), taught.bank("sd", "gated")
     made = perdure.export(base, bank, tmp_path / "out", format="peft")
     assert [part.name for part in made.parts] == ["ada", "bo"]
-    for number, part in enumerate(made.parts):
-        folder = tmp_path / "out" / part.name
+    near = [part.mean for part in made.parts]
+    assert all(part.silent is not None and part.silent > 0 for part in made.parts)
+
+    monkeypatch.setattr(exporting, "ungated", lambda painter, factors, concept: factors)
+    plain = perdure.export(base, bank, tmp_path / "plain", format="peft")
+    for number, part in enumerate(plain.parts):
+        folder = tmp_path / "plain" / part.name
         found = products(folder / "adapter_model.safetensors", "base_model.model.")
         assert_same(found, dense(base, bank, slice(number, number + 1)))
-        assert part.mean is not None and part.mean > 0
-        assert part.silent is not None and part.silent > 0
+        assert part.mean is not None and near[number] < 0.7 * part.mean
     alone = perdure.export(base, bank, tmp_path / "one", format="kohya", concepts=["bo"])
     assert [file.name for file in alone.parts[0].files] == ["bo.safetensors"]
     assert [path.name for path in (tmp_path / "one" / "embeddings").iterdir()] == ["bo.safetensors"]
+
+
+def test_the_nearest_to_a_gate_is_a_ridge_regression_on_gated_states() -> None:
+    generator = torch.Generator().manual_seed(0)
+    c = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
+    g, w = torch.rand(2, 3, 5, generator=generator, dtype=torch.float64)
+    scale = (w.reshape(-1, 1) ** 0.5).numpy()
+    rows = c.reshape(-1, 4).numpy() * scale
+    ridge = RIDGE * (rows**2).sum() / 4
+    inputs = np.concatenate([rows, ridge**0.5 * np.eye(4)])
+    wanted = np.concatenate([rows * g.reshape(-1, 1).numpy(), np.zeros((4, 4))])
+    X = np.linalg.lstsq(inputs, wanted, rcond=None)[0].T
+    assert np.allclose(nearest([(c, g, w)]).numpy(), X, atol=1e-6)
 
 
 def test_named_concepts_of_independent_adapters_are_one_lora_and_else_each_is(

@@ -20,6 +20,7 @@ from perdure.exchange.checking import Stock, difference
 from perdure.exchange.factors import check_fixed, factors_of
 from perdure.exchange.lora import PEFT_FILE, need_peft, write_comfyui, write_kohya, write_peft
 from perdure.exchange.settings import ExportSettings
+from perdure.exchange.ungated import ungated
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.inversions import inversion
 from perdure.hosts.diffusion.lora_files import Modules, by_module, check_loads
@@ -28,8 +29,8 @@ from perdure.outputs import output_folder
 
 __all__ = ["Exported", "Part", "export"]
 
-SILENT = "a photo of a dog in the snow"
-"""A prompt that speaks of no concept."""
+SPEAKING, SILENT = "a photo of <{}> next to a house", "two dogs next to a tree"
+"""Prompts that what comes near a gate was not fitted to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,8 @@ def _modules(
         return {}, None, 0.0
     method = painter.method
     factors = factors_of(bank, method, concepts, chosen.rank)
+    if method.acts_in_prompts:
+        factors = ungated(painter, factors, concepts[0])
     modules = by_module(base, base.named(method.targets), factors.pairs)
     return modules, factors.rank, factors.error
 
@@ -220,9 +223,11 @@ def _write(base: Base, part: _Planned, folder: Path, form: str) -> list[Path]:
 
 def _compare(stock: Stock, part: _Planned, files: Iterable[Path]) -> Mapping[str, Any]:
     """How pictures compare, of every file that a stock loader is given."""
-    prompts = prompts_of(stock.painter, part.concepts)
-    ours, theirs, silent = stock.ours(prompts), [], None
     acts = stock.painter.method.acts_in_prompts and part.rank is not None
+    prompts = prompts_of(stock.painter, part.concepts)
+    if acts:
+        prompts = [SPEAKING.format(name) for name in part.concepts]
+    ours, theirs, silent = stock.ours(prompts), [], None
     if part.rank is None:
         theirs.append(stock.draw(prompts))
     for file in files if part.rank is not None else ():

@@ -41,9 +41,9 @@ def _of(part: Part) -> Iterator[str]:
     )
     if part.silent is not None:
         yield (
-            "A LoRA acts on every word, the bank at the concept's own alone: with this one a "
-            f"picture whose prompt speaks of no concept changes by {part.silent:.2f} in the mean, "
-            "which in the bank it does not."
+            "A LoRA acts on every word, the bank at the concept's own alone: this one comes as "
+            "near as it can, and with it a picture whose prompt speaks of no concept changes by "
+            f"{part.silent:.2f} in the mean, which in the bank it does not."
         )
     elif part.rank is None:
         yield "These are tokens alone: what the bank adds to the weights is not in them."
