@@ -217,6 +217,15 @@ class Vocabulary:
         word = self._written(name)
         return normalizer.normalize_str(word) if normalizer else word
 
+    def words(self, count: int, generator: torch.Generator) -> list[str]:
+        """So many of the base's own words, of letters alone, drawn at random with repetition."""
+        found: list[str] = []
+        while len(found) < count:
+            ids = torch.randint(self.own, (count,), generator=generator).tolist()
+            texts = (self.pristine.decode([number]).strip() for number in ids)
+            found += [text for text in texts if text.isalpha()]
+        return found[:count]
+
     def too_long(self, prompt: str) -> int:
         """How many of a prompt's tokens stand beyond what the encoder reads."""
         return len(_cut_off(self._read([prompt]).encodings[0]))
