@@ -240,3 +240,31 @@ def test_nothing_that_was_written_before_is_overwritten(
     assert status == 2 and "results has results in it already" in error
     assert files("results") == before
     assert perdure(*evaluate)[0] == perdure(*evaluate)[0] == 0  # the bank's own is made anew
+
+
+def test_a_lora_is_exported_and_adopted_and_both_say_what_they_did(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    taught(perdure, tiny, drawings, "--method=gated")
+    on = "--base", tiny
+    status, out, error = perdure("export", "out", "--format", "kohya", "--concept", "ada", *on)
+    assert status == 0, error
+    assert "out/ada.safetensors\n<ada>: a LoRA of rank 2, nothing cut away." in out
+    assert "A LoRA acts on every word, the bank at the concept's own alone" in out
+    word = "out/embeddings/ada.safetensors"
+    status, out, error = perdure(
+        "adopt", "out/ada.safetensors", "--embedding", word, "--bank", "other", *on
+    )
+    assert status == 0, error
+    assert "adopted <ada>: rank 2 in 8 layers, scale 1" in out
+    status, out, error = perdure("adopt", word, "--name", "eve", "--bank", "other", *on)
+    assert status == 0, error
+    assert "adopted <eve>: a token" in out
+    status, out, error = perdure("generate", "<ada> and <eve>", "--bank", "other", *on)
+    assert status == 0, error
+    status, _, error = perdure("adopt", "out/ada.safetensors", "--bank", "other", *on)
+    assert status == 2 and "is a LoRA: say either by which word" in error
+    status, _, error = perdure("push", "ada/pets", "--bank", "other", *on)
+    assert status == 2 and "--consent" in error
+    status, _, error = perdure("export", "x", "--format", "gguf", *on)
+    assert status == 2 and "format is 'gguf', but must be 'diffusers', 'peft'" in error

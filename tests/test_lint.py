@@ -25,6 +25,7 @@ LAYERS = (
     ("cli",),
     ("doctor",),
     ("benchmarks",),
+    ("exchange",),
     ("measuring",),
     ("drawing",),
     ("learning", "classification"),

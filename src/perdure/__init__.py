@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
     from perdure.drawing.attach import attach
-    from perdure.drawing.export import export
     from perdure.drawing.modular import ConceptsStep
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
+    from perdure.exchange.adopt import adopt
+    from perdure.exchange.export import export
+    from perdure.exchange.push import push
+    from perdure.exchange.settings import ExportSettings, PushSettings
     from perdure.hosts.diffusion.host import Base
     from perdure.learning.learn import learn, resume
     from perdure.learning.many import learn_many, resume_many
@@ -41,17 +44,21 @@ __all__ = [
     "ConceptsStep",
     "DrawSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "LearnSettings",
     "MetricEncoder",
     "Painter",
     "PerdureError",
     "attach",
+    "PushSettings",
+    "adopt",
     "draw",
     "evaluate",
     "export",
     "learn",
     "learn_many",
     "list",
+    "push",
     "remove",
     "resume",
     "resume_many",
@@ -68,16 +75,20 @@ __getattr__ = lazily(
         "DrawSettings": "perdure.drawing.settings",
         "EvaluateSettings": "perdure.measuring.settings",
         "LearnSettings": "perdure.learning.settings",
+        "ExportSettings": "perdure.exchange.settings",
         "MetricEncoder": "perdure.measuring.features",
         "Painter": "perdure.drawing.painter",
         "PerdureError": "perdure.errors",
         "attach": "perdure.drawing.attach",
+        "PushSettings": "perdure.exchange.settings",
+        "adopt": "perdure.exchange.adopt",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
-        "export": "perdure.drawing.export",
+        "export": "perdure.exchange.export",
         "learn": "perdure.learning.learn",
         "learn_many": "perdure.learning.many",
         "list": "perdure.bank_listing:list_concepts",
+        "push": "perdure.exchange.push",
         "remove": "perdure.learning.removal",
         "resume": "perdure.learning.learn",
         "resume_many": "perdure.learning.many",

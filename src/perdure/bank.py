@@ -50,8 +50,12 @@ from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import WriterLock, writing_errors
 from perdure.durable import replace_file, sync_folder, sync_tree, write_file
 from perdure.errors import PerdureError
+from perdure.hub import downloaded, spelt
 
-__all__ = ["FORMAT", "BaseIdentity", "Bank", "TaskRecord", "check_concept_name"]
+__all__ = ["BANK_FILES", "FORMAT", "BaseIdentity", "Bank", "TaskRecord", "check_concept_name"]
+
+BANK_FILES = ("bank.json", "concepts/*", "composition*.safetensors")
+"""What a bank is drawn from, as patterns of names inside its folder."""
 
 
 class Bank(ReadableBank):
@@ -61,9 +65,9 @@ class Bank(ReadableBank):
     it was opened, last written, locked or `reload`ed.
     """
 
-    def __init__(self, path: Path, state: State) -> None:
+    def __init__(self, path: Path, state: State, *, origin: str = "") -> None:
         super().__init__(path, state)
-        self._lock = WriterLock(path)
+        self._lock, self._origin = WriterLock(path), origin
 
     # Opening
 
@@ -72,6 +76,7 @@ class Bank(ReadableBank):
         cls, path: Path | str, *, base: BaseIdentity, method: str, config: Mapping[str, Any]
     ) -> Bank:
         """Make an empty bank. Raises PerdureError where a bank or other files already are."""
+        _refuse_hub(spelt(path))
         path = Path(path).expanduser()
         ours = {".lock", ".learning", "concepts", "tasks"}  # what a crash in here may leave
         if (path / "bank.json").exists():
@@ -96,7 +101,13 @@ class Bank(ReadableBank):
 
     @classmethod
     def open(cls, path: Path | str) -> Bank:
-        """Open a bank, writing nothing. Raises PerdureError where it is missing or unreadable."""
+        """Open a bank, writing nothing: a folder, or by `hf://user/name` one on the hub, which can
+        be read alone. Raises PerdureError where it is missing or unreadable."""
+        if name := spelt(path):
+            folder = downloaded(name, BANK_FILES)
+            if not (folder / "bank.json").is_file():
+                raise PerdureError(f"{name} holds no bank: it has no bank.json.")
+            return cls(folder, read_state(folder), origin=str(name))
         path = Path(path).expanduser()
         return cls(path, read_state(path))
 
@@ -123,8 +134,10 @@ class Bank(ReadableBank):
             verb: what is being done, for the sentence that another writer is refused with.
 
         Raises:
-            PerdureError: naming the process that holds the bank, and since when.
+            PerdureError: naming the process that holds the bank, and since when; and where the bank
+                was read from the hub.
         """
+        _refuse_hub(self._origin)
         with self._lock.hold(wait, verb) as outermost:
             if outermost and (self.path / "bank.json").exists():  # not yet while it is created
                 self.reload()
@@ -291,6 +304,14 @@ class Bank(ReadableBank):
                 shutil.rmtree(orphan)
             else:
                 orphan.unlink()
+
+
+def _refuse_hub(name: object) -> None:
+    if name:
+        raise PerdureError(
+            f"{name} is a bank on the hub, which is only read: give a folder of your own with "
+            "--bank, and send it there with `perdure push`."
+        )
 
 
 def _relative(name: str) -> PurePosixPath:

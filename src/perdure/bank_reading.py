@@ -143,6 +143,12 @@ class ReadableBank:
         """The concept's safetensors file."""
         return self.path / "concepts" / concept / self._state.files[self._known(concept)].name
 
+    def listed(self) -> list[Path]:
+        """The files that bank.json lists: of the concepts, and of what the tasks share."""
+        shared = self._state.composition
+        own = [self.concept_file(concept) for concept in self.concepts]
+        return own if shared is None else [*own, self.path / shared.name]
+
     def checksums(self) -> list[str]:
         """For every task, in order, the SHA-256 of its concepts' files as bank.json lists them."""
         files = self._state.files

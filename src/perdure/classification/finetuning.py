@@ -20,7 +20,7 @@ class FineTuning(SequentialFull):
     name = "ft"
     title = "FT: the whole backbone trained on and on, all classes seen competing"
     paper = "as a baseline in Smith et al., CVPR 2023, arXiv 2211.13218"
-    targets: ClassVar[str] = "all"
+    targets = "all"
     masked: ClassVar[bool] = False
     """Does a task's cross-entropy leave the classes of earlier tasks out?"""
 

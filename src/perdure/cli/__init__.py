@@ -12,7 +12,8 @@ from rich.console import Console
 from perdure.cli.banks import evaluate, list_concepts, remove, show
 from perdure.cli.bench import bench
 from perdure.cli.classify import classify
-from perdure.cli.drawing import export, generate
+from perdure.cli.drawing import generate
+from perdure.cli.exchange import adopt, export, push
 from perdure.cli.learning import learn
 from perdure.cli.surroundings import demo, doctor, methods, smallworld
 from perdure.errors import PerdureError
@@ -35,6 +36,8 @@ app.command()(show)
 app.command()(remove)
 app.command()(evaluate)
 app.command()(export)
+app.command()(adopt)
+app.command()(push)
 app.command()(bench)
 app.command()(classify)
 app.command()(methods)

@@ -22,6 +22,7 @@ from perdure.cli.options import (
     opening,
 )
 from perdure.errors import PerdureError
+from perdure.hub import spelt
 from perdure.measuring.settings import EvaluateSettings
 
 __all__ = ["evaluate", "list_concepts", "remove", "show"]
@@ -89,6 +90,8 @@ def evaluate(
 
     opened = Bank.open(bank)
     model = Base.open(base, encoder=encoder or None, **opening(config, device, dtype, quantize))
+    if out is None and spelt(bank):
+        raise PerdureError(f"{bank} is only read: name a folder for the results with --out.")
     folder = output_folder(out or bank / "evaluation")
     if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
         raise PerdureError(f"{folder} has results in it already: choose another folder.")

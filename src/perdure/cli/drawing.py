@@ -1,4 +1,4 @@
-"""Verbs that draw: `perdure generate` and `perdure export`."""
+"""The verb that draws: `perdure generate`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from perdure.cli.options import (
     ConfigOption,
     DeviceOption,
     DtypeOption,
-    ManyConcepts,
     QuantizeOption,
     opening,
 )
 from perdure.drawing.settings import DrawSettings
 
-__all__ = ["export", "generate"]
+__all__ = ["generate"]
 
 
 @with_options(settings=DrawSettings(count=4))
@@ -73,30 +72,3 @@ def generate(
         with path.open("xb") as file:
             picture.resize(size, resample=0).save(file, "PNG")
         console.print(str(path))
-
-
-def export(
-    out: Annotated[Path, typer.Argument(help="Folder to write.")],
-    bank: BankOption = Path("bank"),
-    base: BaseOption = "smallworld",
-    config: ConfigOption = "",
-    device: DeviceOption = "",
-    dtype: DtypeOption = "",
-    concept: ManyConcepts = None,
-    check: Annotated[
-        bool, typer.Option(help="Open the folder with the stock loader and compare pictures.")
-    ] = True,
-) -> None:
-    """Fold the bank into an ordinary diffusers folder."""
-    from perdure.drawing.export import export as fold
-    from perdure.hosts.diffusion.host import Base
-
-    opened = Base.open(base, **opening(config, device, dtype))
-    made = fold(opened, bank, out, concepts=concept or (), check=check)
-    console.print(f"{made.folder}: open it with {made.pipeline}.from_pretrained")
-    if made.difference is not None:
-        names = " and ".join(f"<{name}>" for name in made.compared)
-        console.print(
-            f"Checked: the stock pipeline draws {names} as the bank does (largest difference "
-            f"{made.difference} of 255)."
-        )

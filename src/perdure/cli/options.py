@@ -32,7 +32,9 @@ __all__ = [
     "varied",
 ]
 
-BankOption = Annotated[Path, typer.Option("--bank", help="Folder of the bank.")]
+BankOption = Annotated[
+    Path, typer.Option("--bank", help="Folder of the bank; to read, hf://user/name.")
+]
 BaseOption = Annotated[
     str,
     typer.Option("--base", help="smallworld, a folder, one .safetensors file, or a hub id."),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
-from perdure.drawing.stock import stock_difference
+from perdure.drawing.stock import prompts_of, stock_difference
 from perdure.hosts.diffusion.host import Base
 
 __all__ = ["Exported", "export"]
@@ -47,8 +47,8 @@ def export(
     """
     painter = Painter(base, bank)
     painter.save_folded(folder, spoken=concepts)
-    compared = tuple(concepts or painter.tokens)[-2:] if check else ()
-    prompts = [f"a photo of <{name}>" for name in compared]
+    compared = tuple(concepts or tuple(painter.tokens)[-2:]) if check else ()
+    prompts = prompts_of(painter, compared) if compared else []
     index = json.loads((Path(folder) / "model_index.json").read_text(encoding="utf-8"))
     return Exported(
         folder=Path(folder),

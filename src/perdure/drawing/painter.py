@@ -110,7 +110,7 @@ class Painter:
                         said,
                         seeds=[seeds[i] for i in batch],
                         negative=chosen.negative,
-                        said=self._in_prompts if self.method.acts_in_prompts else None,
+                        said=self.in_prompts if self.method.acts_in_prompts else None,
                         by_layer=self._by_layer(session, said),
                         regions=boxes,
                         size=wanted,
@@ -136,7 +136,7 @@ class Painter:
         with self._session([prompt]) as session:
             said = session.conditioning([prompt])
             decides = {"states": said.by_layer, **self._mixed(session, prompt)}
-        for task, delta in enumerate(self._in_prompts(said.prompts)):
+        for task, delta in enumerate(self.in_prompts(said.prompts)):
             decides[f"gate {task}"] = delta.gate
             for layer, (A, B) in delta.factors.items():
                 decides |= {f"A {task} {layer}": A, f"B {task} {layer}": B}
@@ -145,6 +145,12 @@ class Painter:
             digest.update(f"{name} {tuple(tensor.shape)}".encode())
             digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+    @torch.no_grad()
+    def prompts(self, texts: Sequence[str]) -> Prompts:
+        """What the method sees of prompts, states in fp32."""
+        with self._session(texts) as session:
+            return Prompts.joined([session.conditioning([text]).prompts for text in texts])
 
     def _session(self, texts: Iterable[str]) -> AbstractContextManager[Session]:
         """The base with this bank's target layers, and the tokens that these texts speak of.
@@ -179,7 +185,8 @@ class Painter:
         with self.base.autocast():
             return session.conditioning(prompts).by_layer
 
-    def _in_prompts(self, prompts: Prompts) -> Sequence[PromptDelta]:
+    def in_prompts(self, prompts: Prompts) -> Sequence[PromptDelta]:
+        """What acts at some positions of these prompts."""
         return self.method.in_prompts(self.kept, prompts)
 
     @torch.no_grad()
@@ -187,7 +194,7 @@ class Painter:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
         said = session.conditioning([region.phrase])
-        added = session.added(self._in_prompts(said.prompts), said.prompts)
+        added = session.added(self.in_prompts(said.prompts), said.prompts)
         return session.region(region.box, said, added)
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:

@@ -51,7 +51,7 @@ class Voice(Painter):
             self._folded = groups
 
     def said(self, prompts: Prompts) -> Sequence[PromptDelta]:
-        return self._in_prompts(prompts) if self.method.acts_in_prompts else ()
+        return self.in_prompts(prompts) if self.method.acts_in_prompts else ()
 
     def by_layer(self, session: Session, texts: Sequence[str]) -> Tensor | None:
         if not self.method.layerwise:

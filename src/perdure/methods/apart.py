@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -38,8 +39,15 @@ class LowRankApart(Apart):
     class Config(Method.Config):
         rank: Count = 16
         """Rank of every task's adapter."""
+        targets: Literal["keys-values", "cross-attention", "all"] = "keys-values"
+        """Which layers have an adapter: those that make keys and values of the text, all that the
+        text goes through in attention, or every linear layer and convolution."""
 
     config: Config
+
+    def __init__(self, config: Config | None = None) -> None:
+        super().__init__(config)
+        self.targets = self.config.targets
 
     def start(
         self,

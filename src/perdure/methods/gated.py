@@ -17,7 +17,17 @@ from torch import Tensor
 from perdure.adapters.delta import LowRank
 from perdure.adapters.prompts import PromptDelta, Prompts
 from perdure.methods.apart import Apart
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    LowRankPairs,
+    Method,
+    Moments,
+    Shapes,
+    low_rank_pairs,
+    tasks_of,
+)
 from perdure.settings import Count
 
 Ends = Literal["mean", "sum", "none"]
@@ -56,6 +66,7 @@ class Gated(Apart):
     title = "Gated: an adapter a task, acting only where its concept is spoken of"
     paper = "this project's own; see docs/methods/gated.md"
     acts_in_prompts = True
+    takes_adapters = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Method.Config):
@@ -90,6 +101,9 @@ class Gated(Apart):
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
     ) -> Deltas:
         return {}  # the weights stay the base's
+
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs:
+        return low_rank_pairs(tasks_of(kept, spoken))
 
     def in_prompts(self, kept: Sequence[Kept], prompts: Prompts) -> list[PromptDelta]:
         names = {name for said in prompts.spoken for name, _ in said}

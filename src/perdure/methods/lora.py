@@ -13,10 +13,12 @@ from perdure.methods.protocol import (
     Deltas,
     Kept,
     Learner,
+    LowRankPairs,
     Method,
     Moments,
     Shapes,
     low_rank_deltas,
+    low_rank_pairs,
     sum_low_rank,
 )
 from perdure.methods.sequential import Sequential, continuing
@@ -53,3 +55,6 @@ class LoRA(Sequential):
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
     ) -> Deltas:
         return sum_low_rank(kept[-1:])
+
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs:
+        return low_rank_pairs(kept[-1:])

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from perdure.methods.apart import LowRankApart
-from perdure.methods.protocol import Deltas, Kept, sum_low_rank, task_of
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    LowRankPairs,
+    low_rank_pairs,
+    sum_low_rank,
+    tasks_of,
+)
 
 
 class LoRAIndependent(LowRankApart):
@@ -16,9 +23,12 @@ class LoRAIndependent(LowRankApart):
     title = "LoRA, independent: an adapter a task, drawn only where its concept is spoken of"
     paper = "Hu et al., ICLR 2022, arXiv 2106.09685; the upper bound of the tables"
     mixes_by = "concepts"
+    takes_adapters = True
 
     def mix(
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
     ) -> Deltas:
-        tasks = sorted({task_of(kept, concept) for concept in spoken})
-        return sum_low_rank([kept[index] for index in tasks])
+        return sum_low_rank(tasks_of(kept, spoken))
+
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs:
+        return low_rank_pairs(tasks_of(kept, spoken))

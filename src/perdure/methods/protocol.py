@@ -23,6 +23,9 @@ Shapes = Mapping[str, tuple[int, int]]
 Deltas = dict[str, Tensor]
 """Layer name -> dense `dW` (d_out, d_in), fp32."""
 
+LowRankPairs = dict[str, list[tuple[Tensor, Tensor]]]
+"""Layer name -> A_t (d_out, r_t), B_t (r_t, d_in), whose products add up."""
+
 Moments = Mapping[str, Tensor]
 """Layer name -> C (d_in, d_in), fp32: the mean of `c c^T` over those inputs c of the layer that a
 task should leave alone. Layers that read the same inputs have the same tensor."""
@@ -163,13 +166,15 @@ class Method(ABC):
     """Does `in_prompts` say something, so that one model cannot be folded for all prompts?"""
     token: ClassVar[Literal["word", "state"]] = "word"
     """What a concept's token is unless the user says otherwise."""
-    targets: ClassVar[str] = "keys-values"
+    targets: str = "keys-values"
     """Which layers train: the name of a set that the host knows."""
     trains_weights: ClassVar[bool] = True
     """False where only tokens train."""
     independent: ClassVar[bool] = False
     """Does no task depend on another: do `start` and `past` leave the past alone? Then concepts
     can be learned in any order, or at once, and the tasks come out the same."""
+    takes_adapters: ClassVar[bool] = False
+    """Can a task be a LoRA that was trained elsewhere, on the base alone?"""
     layerwise: bool = False
     """Has a concept's token a row for every cross-attention layer? Then `rows` are (L, d)."""
     needs_moments: ClassVar[bool] = False
@@ -239,6 +244,15 @@ class Method(ABC):
         `states` (P, d) are the prompt's, for a method that mixes by the prompt, else None.
         """
 
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs | None:
+        """Layer -> pairs A (d_out, r), B (r, d_in) whose products add up to what `mix` returns;
+        None where that is no such sum.
+
+        ``kept`` are all tasks, each by itself. Of a method that acts in prompts it is what that
+        adds to a prompt that speaks of these concepts, without its gate.
+        """
+        return None
+
     def in_prompts(self, kept: Sequence[Kept], prompts: Prompts) -> list[PromptDelta]:
         """What acts at some positions of these prompts, on top of `mix`; how is the host's.
 
@@ -272,6 +286,11 @@ def task_of(kept: Sequence[Kept], concept: str) -> int:
             return index
     known = ", ".join(f"<{name}>" for task in kept for name in task.concepts)
     raise ValueError(f"there is no concept <{concept}>: there are {known or 'none yet'}")
+
+
+def tasks_of(kept: Sequence[Kept], spoken: Sequence[str]) -> list[Kept]:
+    """The tasks that learned these concepts, each once, in order; ValueError as `task_of`."""
+    return [kept[index] for index in sorted({task_of(kept, concept) for concept in spoken})]
 
 
 def checked_moments(method: str, shapes: Shapes, moments: Moments | None) -> dict[str, Tensor]:
@@ -332,10 +351,15 @@ def keep_encoded(encoded: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{_ENCODED}{name}": e.detach().float().cpu().clone() for name, e in encoded.items()}
 
 
-def sum_low_rank(kept: Sequence[Kept]) -> Deltas:
-    """`sum_t A_t B_t` by layer, fp32: one dense matrix a layer, however many tasks."""
-    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}
+def low_rank_pairs(kept: Sequence[Kept]) -> LowRankPairs:
+    """Every task's `A_t`, `B_t` by layer."""
+    pairs: LowRankPairs = {}
     for task in kept:
         for layer, factors in task.factors().items():
             pairs.setdefault(layer, []).append((factors["A"], factors["B"]))
-    return {layer: low_rank_sum(of_layer) for layer, of_layer in pairs.items()}
+    return pairs
+
+
+def sum_low_rank(kept: Sequence[Kept]) -> Deltas:
+    """`sum_t A_t B_t` by layer, fp32: one dense matrix a layer, however many tasks."""
+    return {layer: low_rank_sum(of_layer) for layer, of_layer in low_rank_pairs(kept).items()}

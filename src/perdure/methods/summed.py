@@ -5,7 +5,15 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from perdure.adapters.delta import low_rank_sum
-from perdure.methods.protocol import Deltas, Kept, Learner, Method, keep_factors
+from perdure.methods.protocol import (
+    Deltas,
+    Kept,
+    Learner,
+    LowRankPairs,
+    Method,
+    keep_factors,
+    low_rank_pairs,
+)
 
 
 class Summed(Method):
@@ -35,6 +43,10 @@ class Summed(Method):
         self, kept: Sequence[Kept], spoken: Sequence[str], states: Tensor | None = None
     ) -> Deltas:
         return self.past(kept)
+
+    def low_rank(self, kept: Sequence[Kept], spoken: Sequence[str]) -> LowRankPairs | None:
+        plain = type(self).delta is Summed.delta
+        return low_rank_pairs(kept) if plain else None
 
 
 def as_one(concepts: Sequence[str], total: Deltas) -> Kept:

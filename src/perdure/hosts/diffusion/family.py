@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import diffusers
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.passes import Rows
 from perdure.hosts.diffusion.tokens import Tokens, spoken_in
@@ -50,6 +51,10 @@ class Family(ABC):
     """The denoiser's argument that holds the states of prompts."""
     negatives_alone: ClassVar[bool] = False
     """Are negative prompts read without what stands before the others?"""
+    comfyui: ClassVar[Literal["kohya", "diffusers", ""]] = ""
+    """Whose names for a LoRA's modules ComfyUI reads; "" where none that the stock loader does."""
+    embeddings: ClassVar[Mapping[str, str]] = {}
+    """Text encoder -> its row's name in a file of a textual inversion, where there are several."""
 
     # Opening
 
@@ -129,6 +134,11 @@ class Family(ABC):
     def features(self, pipeline: Any, states: Tensor) -> Tensor:
         """What layers that read the prompt read of its states (..., d): by default these."""
         return states
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        """What kohya's trainers call a module of the denoiser; None where they have no name for it
+        that the stock loader reads."""
+        return None
 
     # Prompts
 

@@ -100,7 +100,8 @@ class Base(Frozen):
         config: str | Path | None = None,
         quantize: str | None = None,
     ) -> Base:
-        """Open `smallworld`, a diffusers folder, one `.safetensors` file, or a hub id.
+        """Open `smallworld`, a diffusers folder, one `.safetensors` file, or a hub id, which
+        `hf://user/name@revision` never takes for a folder.
 
         Args:
             name: which base.

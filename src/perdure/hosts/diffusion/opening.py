@@ -29,6 +29,7 @@ from perdure.hosts.diffusion.files import (
     variant_of,
 )
 from perdure.hosts.diffusion.quantised import configuration
+from perdure.hub import spelt
 from perdure.quiet import quietly
 
 __all__ = ["Opened", "opened"]
@@ -76,7 +77,8 @@ def opened(
     quantize: str | None = None,
 ) -> Opened:
     """Open `smallworld`, a diffusers folder, one file, or a hub id; PerdureError as `Base.open`."""
-    text, asked = str(name), _dtype(dtype)
+    hub = spelt(name)  # never a folder of the same name
+    text, asked = hub.repository if hub else str(name), _dtype(dtype)
     place = _device(device)
     path = _WEIGHTS / "base" if text == SMALLWORLD else Path(text).expanduser()
     if text == SMALLWORLD and not path.is_dir():
@@ -84,25 +86,26 @@ def opened(
             "The weights of smallworld are not installed: reinstall perdure, or make them with "
             "`python -m perdure.smallworld.train`."
         )
-    if config is not None and not path.is_file():
+    if config is not None and (hub or not path.is_file()):
         raise PerdureError(f"--config has no effect on {text}, which is no single file: leave it.")
-    if path.is_file():
+    if path.is_file() and not hub:
         if quantize is not None:
             raise PerdureError(f"{text} is a single file: quantize takes a diffusers folder.")
         family, pipeline, own = _of_file(path, config)
         sources: Mapping[str, Source] = {}
         folder = None
     else:
-        folder = path if path.is_dir() else _fetched(text)
+        revision = hub.revision if hub else None
+        folder = path if path.is_dir() and not hub else _fetched(text, revision)
         family, pipeline, own, sources = _of_folder(folder, text, quantize, asked)
-    hints = _hints(path)
+    hints = {} if hub else _hints(path)
     pipeline.set_progress_bar_config(disable=True)
     family.check(pipeline, sources)
     advised = hints.get("dtype")
     if asked is None and advised is not None:
         asked = _dtype(str(advised))
     encoder = "encoder" in hints
-    known = path.exists() and text != SMALLWORLD
+    known = path.exists() and text != SMALLWORLD and not hub
     return Opened(
         pipeline=pipeline,
         family=family,
@@ -186,7 +189,7 @@ def _of_file(file: Path, config: str | Path | None) -> tuple[Family, Any, torch.
     return family, pipeline, own
 
 
-def _fetched(text: str) -> Path:
+def _fetched(text: str, revision: str | None = None) -> Path:
     """The folder of a hub id in the hub's cache, downloaded once its family is known."""
     if text.startswith((".", "/", "~")) or text.count("/") != 1 or text.endswith(SUFFIX):
         raise PerdureError(
@@ -194,11 +197,15 @@ def _fetched(text: str) -> Path:
             "file, or a hub id such as 'stable-diffusion-v1-5/stable-diffusion-v1-5'."
         )
     with _refusing(text):
-        family_of(str(DiffusionPipeline.load_config(text)["_class_name"]), text)
+        index = DiffusionPipeline.load_config(text, revision=revision)
+        family_of(str(index["_class_name"]), text)
     for variant in (None, "fp16", "bf16"):
         try:
             with quietly():
-                return Path(DiffusionPipeline.download(text, variant=variant, use_safetensors=True))
+                folder = DiffusionPipeline.download(
+                    text, variant=variant, revision=revision, use_safetensors=True
+                )
+                return Path(folder)
         except (OSError, ValueError) as error:
             last = error
     raise PerdureError(f"The base {text!r} cannot be downloaded: {_first_line(last)}") from last

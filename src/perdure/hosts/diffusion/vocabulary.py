@@ -193,16 +193,18 @@ class Vocabulary:
         """
         added = self.tokenizer.get_added_vocab()
         for name in names:
-            if added.get(self._word(name), self.own) < self.own:
+            if added.get(self.written_word(name), self.own) < self.own:
                 raise PerdureError(
                     f"<{name}> is a word of the base already: choose another name for the concept."
                 )
-        if new := [name for name in names if self._word(name) not in added]:
+        if new := [name for name in names if self.written_word(name) not in added]:
             if self.tokenizer is self.pristine:
                 self.tokenizer = copy.deepcopy(self.pristine)
-            self.tokenizer.add_tokens([self._word(name) for name in new], special_tokens=False)
+            self.tokenizer.add_tokens(
+                [self.written_word(name) for name in new], special_tokens=False
+            )
         for name in new:
-            if self._word(name) not in self.tokenizer.tokenize(self._written(name)):
+            if self.written_word(name) not in self.tokenizer.tokenize(self._written(name)):
                 self.tokenizer = self.pristine  # without any word that was added
                 raise PerdureError(
                     f"The tokenizer of this base does not keep <{name}> in one piece: choose "
@@ -211,18 +213,27 @@ class Vocabulary:
 
     def id_of(self, name: str) -> int:
         """Token id of a concept."""
-        return int(self.tokenizer.convert_tokens_to_ids(self._word(name)))
+        return int(self.tokenizer.convert_tokens_to_ids(self.written_word(name)))
 
     def _written(self, name: str) -> str:
         """A concept's token as it stands in what the tokenizer is given."""
         small = self.wording is not None and self.wording.lower
         return f"<{name}>".lower() if small else f"<{name}>"
 
-    def _word(self, name: str) -> str:
+    def written_word(self, name: str) -> str:
         """A concept's token as the tokenizer looks for it: CLIP's lowers the case of prompts."""
         normalizer = self.pristine.backend_tokenizer.normalizer
         word = self._written(name)
         return normalizer.normalize_str(word) if normalizer else word
+
+    def words(self, count: int, generator: torch.Generator) -> list[str]:
+        """So many of the base's own words, of letters alone, drawn at random with repetition."""
+        found: list[str] = []
+        while len(found) < count:
+            ids = torch.randint(self.own, (count,), generator=generator).tolist()
+            texts = (self.pristine.decode([number]).strip() for number in ids)
+            found += [text for text in texts if text.isalpha()]
+        return found[:count]
 
     def too_long(self, prompt: str) -> int:
         """How many of a prompt's tokens stand beyond what the encoder reads."""
@@ -303,12 +314,12 @@ class Vocabulary:
         if out is not before.weight:
             out.data = of_head.clone()
         tokenizer = copy.deepcopy(self.pristine)
-        tokenizer.add_tokens([self._word(name) for name in rows], special_tokens=False)
+        tokenizer.add_tokens([self.written_word(name) for name in rows], special_tokens=False)
         size = max(len(tokenizer), before.num_embeddings)
         table = encoder.resize_token_embeddings(size, mean_resizing=False)
         with torch.no_grad():
             for name, row in rows.items():
-                table.weight[int(tokenizer.convert_tokens_to_ids(self._word(name)))] = row[0]
+                table.weight[int(tokenizer.convert_tokens_to_ids(self.written_word(name)))] = row[0]
         setattr(self._holder, self._attribute, tokenizer)
         try:
             yield

@@ -12,6 +12,8 @@ from torch import Tensor
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.families.joint import JointBlocks
+from perdure.hosts.diffusion.families.kohya_names import flux_1_name
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.passes import Rows, unnamed_passes
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.diffusion.vocabulary import Vocabulary
@@ -34,6 +36,11 @@ class Chroma(JointBlocks):
     title = "Chroma"
     pipelines = ("ChromaPipeline",)
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+
+    comfyui = "diffusers"
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return flux_1_name(pipeline.transformer, module)
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         return {"learning": {"token": STATE}, "drawing": {"steps": 35, "guidance": 5.0}}

@@ -12,6 +12,8 @@ from torch import Tensor
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.families.joint import JointBlocks
+from perdure.hosts.diffusion.families.kohya_names import flux_1_name
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.passes import Rows, positives_first
 from perdure.hosts.diffusion.tokens import Tokens
 from perdure.hosts.diffusion.vocabulary import Vocabulary
@@ -38,6 +40,12 @@ class Flux(JointBlocks):
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",
     }
+
+    comfyui = "diffusers"
+    embeddings: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"}
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return flux_1_name(pipeline.transformer, module)
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         drawing = {"steps": 28, "guidance": 3.5}

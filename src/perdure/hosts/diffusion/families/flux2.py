@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
+from perdure.hosts.diffusion.families.kohya_names import flux_2_name
 from perdure.hosts.diffusion.family import own_modules
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.objective import Flow, Objective, shift_by
 from perdure.hosts.diffusion.passes import Rows, named_passes
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
@@ -41,6 +43,11 @@ class Flux2(JointBlocks):
     title = "FLUX.2 klein"
     pipelines = ("Flux2KleinPipeline",)
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+
+    comfyui = "diffusers"
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return flux_2_name(pipeline.transformer, module)
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         drawing = {"steps": 50, "guidance": 4.0}

@@ -41,6 +41,7 @@ class Krea2(VideoAutoencoder):
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+    comfyui = "diffusers"
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn.to_k", "attn.to_v"),
         "cross-attention": ("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),

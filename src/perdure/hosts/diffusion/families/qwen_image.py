@@ -13,6 +13,7 @@ from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.joint import JointBlocks
 from perdure.hosts.diffusion.families.video_autoencoder import VideoAutoencoder
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.passes import Rows, named_passes
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
 from perdure.hosts.size import Size
@@ -35,6 +36,11 @@ class QwenImage(VideoAutoencoder, JointBlocks):
     pipelines = ("QwenImagePipeline",)
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
     embedder, feed_forward = "txt_in", ".txt_mlp."
+
+    comfyui = "diffusers"
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return Named("lora_unet_" + module.replace(".", "_"))
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         return {"learning": {"token": STATE}, "drawing": {"steps": 50, "guidance": 4.0}}

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from perdure.hosts.diffusion.conditioning import Encoded
 from perdure.hosts.diffusion.families.unet import UNet
+from perdure.hosts.diffusion.lora_files import Named
 
 __all__ = ["StableDiffusion"]
 
@@ -17,6 +18,11 @@ class StableDiffusion(UNet):
     title = "Stable Diffusion 1.x / 2.x"
     pipelines = ("StableDiffusionPipeline",)
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
+
+    comfyui = "kohya"
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return Named("lora_unet_" + module.replace(".", "_"))
 
     def arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
         return {"safety_checker": None, "requires_safety_checker": False}

@@ -40,6 +40,12 @@ class StableDiffusion3(JointBlocks):
         "text_encoder_3": "tokenizer_3",
     }
     optional = frozenset({"text_encoder_3"})
+    comfyui = "diffusers"
+    embeddings: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "clip_l",
+        "text_encoder_2": "clip_g",
+        "text_encoder_3": "t5xxl",
+    }
 
     def vocabularies(self, pipeline: Any) -> list[Vocabulary]:
         clips = [

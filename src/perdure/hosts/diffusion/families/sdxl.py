@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -10,11 +11,13 @@ from torch import Tensor
 
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.families.unet import UNet
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.size import Size
 
 __all__ = ["StableDiffusionXL"]
 
 _POOLED = "pooled_prompt_embeds"
+_ATTENTION = re.compile(r"(down_blocks|mid_block|up_blocks)(?:\.(\d+))?\.attentions\.(\d+)\.(.+)")
 
 
 class StableDiffusionXL(UNet):
@@ -26,6 +29,23 @@ class StableDiffusionXL(UNet):
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",
     }
+
+    comfyui = "kohya"
+    embeddings: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        """The attentions by the blocks of the original U-Net, which its trainers train."""
+        found = _ATTENTION.fullmatch(module)
+        if found is None:
+            return None
+        kind, block, number, rest = found.groups()
+        of_block = pipeline.unet.config.layers_per_block + 1
+        place = "middle_block_1"
+        if kind != "mid_block":
+            before = int(block) * of_block + int(number)
+            down = kind == "down_blocks"
+            place = f"input_blocks_{1 + before}_1" if down else f"output_blocks_{before}_1"
+        return Named(f"lora_unet_{place}_{rest.replace('.', '_')}")
 
     def arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
         return {"add_watermarker": False}

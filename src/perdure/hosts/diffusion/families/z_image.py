@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from perdure.adapters.prompts import STATE
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
+from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.objective import Objective, flow_of
 from perdure.hosts.diffusion.passes import Rows, positives_first
 from perdure.hosts.diffusion.vocabulary import Vocabulary, Wording
@@ -51,6 +52,11 @@ class ZImage(Family):
         ),
         "all": (),
     }
+
+    comfyui = "diffusers"
+
+    def kohya(self, pipeline: Any, module: str) -> Named | None:
+        return Named("lora_unet_" + module.replace(".", "_"))
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:
         drawing = {"steps": 50, "guidance": 4.0}

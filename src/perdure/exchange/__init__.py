@@ -1,0 +1,1 @@
+"""What banks give to other programs and take from them: files, and the hub."""
