@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from perdure.bank import Bank
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
+    from perdure.drawing.again import draw_like
     from perdure.drawing.export import export
+    from perdure.drawing.facts import facts_of, read_facts, save_picture
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
     from perdure.errors import PerdureError
@@ -43,14 +45,18 @@ __all__ = [
     "Painter",
     "PerdureError",
     "draw",
+    "draw_like",
     "evaluate",
     "export",
+    "facts_of",
     "learn",
     "learn_many",
     "list",
+    "read_facts",
     "remove",
     "resume",
     "resume_many",
+    "save_picture",
     "show",
 ]
 
@@ -68,7 +74,11 @@ __getattr__ = lazily(
         "PerdureError": "perdure.errors",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
+        "draw_like": "perdure.drawing.again",
         "export": "perdure.drawing.export",
+        "facts_of": "perdure.drawing.facts",
+        "read_facts": "perdure.drawing.facts",
+        "save_picture": "perdure.drawing.facts",
         "learn": "perdure.learning.learn",
         "learn_many": "perdure.learning.many",
         "list": "perdure.bank_listing:list_concepts",

@@ -22,7 +22,9 @@ def stock_difference(painter: Painter, folder: Path | str, prompts: Sequence[str
     precision as the bank; a difference of a few is the order of additions in another attention.
     """
     seeds = range(len(prompts))
-    ours = painter.draw(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
+    ours = painter.draw(
+        prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE, batch_size=len(prompts)
+    )
     base = painter.base
     width, height = base.size
     stock = base.stock(folder)

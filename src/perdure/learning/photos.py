@@ -15,7 +15,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
 
-__all__ = ["MAX_PICTURES", "MAX_PIXELS", "Fit", "Pictures", "list_pictures", "read_pictures"]
+__all__ = [
+    "MAX_PICTURES",
+    "MAX_PIXELS",
+    "Fit",
+    "Pictures",
+    "list_pictures",
+    "read_picture",
+    "read_pictures",
+]
 
 Fit = Literal["crop", "letterbox"]
 
@@ -140,6 +148,18 @@ def read_pictures(
     return Pictures(
         tensor=tensor, files=tuple(path for path, _, _ in kept), digest=digest, notes=tuple(notes)
     )
+
+
+def read_picture(
+    source: Path | str | Image.Image, *, size: tuple[int, int], fit: Fit = "crop"
+) -> Image.Image:
+    """One picture, a file or an open one, as `read_pictures` reads it, but enlarged as needed."""
+    if isinstance(source, Image.Image):
+        return _fitted(_to_rgb(source), size, fit)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise PerdureError(f"{path} is a folder: name one picture.")
+    return _fitted(_read_rgb(path, MAX_PIXELS), size, fit)
 
 
 def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:

@@ -33,6 +33,7 @@ class Chroma(JointBlocks):
 
     title = "Chroma"
     pipelines = ("ChromaPipeline",)
+    image_to_image = "ChromaImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 
     def advice(self, pipeline: Any) -> Mapping[str, Mapping[str, Any]]:

@@ -37,6 +37,7 @@ class ZImage(Family):
 
     title = "Z-Image"
     pipelines = ("ZImagePipeline",)
+    image_to_image = "ZImageImg2ImgPipeline"
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
