@@ -3,12 +3,12 @@
 from importlib.metadata import version as version_of
 
 project = "perdure"
-release = version = version_of("perdure")
-author = "the authors of perdure"
-copyright = "the authors of perdure, Apache-2.0"
-extensions = ["myst_parser"]
-exclude_patterns = ["data", "*.py"]
-myst_heading_anchors = 4
+author = copyright = "The perdure maintainers"
+release = version = version_of(project)
+html_title = f"{project} {version}"
 html_theme = "furo"
-html_title = f"perdure {release}"
-nitpicky = True
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["data"]
+myst_heading_anchors = 4
+autodoc_typehints = "none"
+default_role = "code"  # docstrings put names between single backticks

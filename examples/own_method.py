@@ -40,7 +40,7 @@ perdure.METHODS[Softened.name] = Softened  # from here on it is a method as any 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=150, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=100, help="optimiser steps")
     asked = parser.parse_args()
     base = perdure.Base.open("smallworld")
     write_pictures("photos/ada", domain="person", identity=2_000_000)

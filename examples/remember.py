@@ -8,8 +8,8 @@ from perdure.smallworld.samples import write_pictures
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--base", default="smallworld", help="smallworld, a folder or a hub id")
 parser.add_argument("--method", default="lora", help="see `perdure methods`")
-parser.add_argument("--steps", type=int, default=150, help="optimiser steps a person")
-parser.add_argument("--pictures", type=int, default=8, help="drawn of each at each moment")
+parser.add_argument("--steps", type=int, default=100, help="optimiser steps a person")
+parser.add_argument("--pictures", type=int, default=4, help="drawn of each at each moment")
 asked = parser.parse_args()
 
 base = perdure.Base.open(asked.base)
