@@ -129,3 +129,9 @@ def test_the_tutorial_can_be_followed(tmp_path: Path) -> None:
     again, first = tmp_path / "again" / "00-2.png", tmp_path / "first" / "00-2.png"
     assert again.read_bytes() == first.read_bytes()
     assert (tmp_path / "mine" / "evaluation" / "report.html").exists()
+
+
+def test_weights_under_other_terms_say_so_where_they_lie() -> None:
+    said = "src/perdure/classification/weights/photographs/LICENSE.md"
+    assert "ImageNet" in (ROOT / said).read_text()
+    assert said in PROJECT["project"]["license-files"]
