@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint types base base-flow clean
+.PHONY: demo test test-slow lint types docs commands base base-flow clean
 
 demo: .venv/installed
 	$(BIN)/perdure demo --out demo-out
@@ -24,6 +24,14 @@ lint: .venv/installed
 types: .venv/installed
 	$(BIN)/mypy
 
+# The documentation site, in site/; a warning, such as a broken link, is an error.
+docs: .venv/docs commands
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs site
+
+# The reference of the command line, from the code; a test compares it.
+commands: .venv/installed
+	$(BIN)/python -m typer perdure.cli utils docs --name perdure --output docs/commands.md >/dev/null
+
 # Train smallworld's weights anew (hours on two cores); resumes where it was stopped.
 base: .venv/installed
 	for stage in data clip vae unet assemble vision further; do \
@@ -41,8 +49,12 @@ base-flow: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	touch $@
+
 # A machine without an NVIDIA GPU needs no CUDA packages: this release has a small CPU build.
 TORCH ?= torch==2.13.0
 
 clean:
-	rm -rf .venv demo-out
+	rm -rf .venv demo-out site

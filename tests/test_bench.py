@@ -320,7 +320,7 @@ class Redrawn:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[tuple[float, ...], str]]] = []
 
-    def draw(self, prompts, *, seeds, regions):
+    def draw(self, prompts, *, seeds, regions, batch_size):
         assert len(prompts) == len(seeds)
         self.asked.append((prompts[0], {region.box: region.phrase for region in regions}))
         array = np.zeros((64, 64, 3), np.uint8)

@@ -30,6 +30,10 @@ def test_a_caption_speaks_of_the_concept_once(text, wanted):
     assert told.format("<rex>").count("<rex>") == 1
 
 
+def test_a_caption_without_a_place_follows_the_template():
+    assert caption_of("a cat", "ink", "a drawing by {}") == "a drawing by {}, a cat"
+
+
 def pictures(folder, *names):
     for name in names:
         (folder / name).write_bytes(b"a picture")

@@ -206,6 +206,69 @@ def test_an_output_folder_that_cannot_be_one_is_refused_before_the_work(
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_picture_is_shown_and_drawn_again_and_what_is_given_beside_it_changes_it(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    learn = "learn", drawings / "ada", "--base", tiny, "--steps", 1, "--option=rank=2"
+    assert perdure(*learn, "--no-check")[0] == 0
+    draw = "generate", "--base", tiny
+    status, out, error = perdure(*draw, "<ada>", "a dog", "--count", 2, "--scale", 2, "--grid")
+    assert status == 0, error
+    names = ["00-0.png", "00-1.png", "01-0.png", "01-1.png", "02-grid.png"]
+    assert [Path(line).name for line in out.splitlines()] == names
+    assert Image.open("pictures/02-grid.png").width == 128
+    status, out, error = perdure("show", "pictures/00-1.png")
+    assert status == 0 and out.startswith("<ada>\nSteps: 2, "), error
+    assert json.loads(out[out.index("{") :])["seed"] == 1
+
+    status, out, error = perdure(*draw, "--like", "pictures/00-1.png")
+    assert status == 0 and out.split() == ["pictures/03-1.png"], error
+    assert Path("pictures/03-1.png").read_bytes() == Path("pictures/00-1.png").read_bytes()
+    more = "--like", "pictures/00-1.png", "--seed", 0, "--scale", 1
+    status, out, error = perdure(*draw, "a dog", *more)
+    assert status == 0 and out.split() == ["pictures/04-0.png"], error
+    dog = Image.open("pictures/01-0.png").resize((32, 32), 0)
+    assert Image.open("pictures/04-0.png").tobytes() == dog.tobytes()
+    begun = "--init", "pictures/00-0.png", "--strength", 0.5
+    status, out, error = perdure(*draw, "a dog", "--count", 1, *begun)
+    assert status == 0 and out.split() == ["pictures/05-0.png"], error
+
+    for arguments, why in (
+        (draw, "Give a prompt"),
+        (("show", "pictures/02-grid.png"), "does not say how it was drawn"),
+        (("show", "nowhere.png"), "There is no picture nowhere.png"),
+        (("show", "a b"), "neither a concept's name nor a picture"),
+        (("show", "nobody"), "'nobody'; its concepts: ada"),
+        ((*draw, "--like", "nowhere.png"), "no picture nowhere.png"),
+        ((*draw, "--like", "pictures/05-0.png"), "--init"),
+        ((*draw, "<ada>", "--count", "x"), "count is 'x'"),
+    ):
+        status, out, error = perdure(*arguments)
+        assert status == 2 and why in error and len(error.strip().splitlines()) == 1, error
+
+
+def test_a_refused_command_leaves_no_empty_folder(
+    perdure, tiny: Path, drawings: Path, tmp_path: Path
+) -> None:
+    assert perdure("learn", drawings / "ada", "--base", tiny, "--steps", 1, "--no-check")[0] == 0
+    for arguments, why in (
+        (("generate", "<zoe>", "--base", tiny, "--out", "new"), "<zoe>"),
+        (("evaluate", "--base", tiny, "--references", "none", "--out", "new"), "none"),
+        (("doctor", "--base", tiny, "--measure", "--out", "new"), "cannot be measured"),
+        (("learn", drawings / "bo", "--base", tiny, "--wait", "nan"), "wait is nan"),
+    ):
+        status, out, error = perdure(*arguments)
+        assert status == 2 and why in error, (arguments, out, error)
+        assert not (tmp_path / "new").exists()
+
+
+def test_doctor_does_not_replace_a_model_card(perdure, tmp_path: Path) -> None:
+    (tmp_path / "smallworld.json").write_text("mine")
+    status, out, error = perdure("doctor", "--measure", "--pictures", 8, "--out", tmp_path)
+    assert status == 2 and "smallworld.json in it already" in error, (out, error)
+    assert (tmp_path / "smallworld.json").read_text() == "mine"
+
+
 def test_nothing_that_was_written_before_is_overwritten(
     perdure, tiny: Path, drawings: Path, tmp_path: Path
 ) -> None:

@@ -169,7 +169,7 @@ def test_bad_options_are_one_sentence_before_anything_is_opened(
         (("bench", "people-3", "--methods", "lora"), "No such option: --methods"),
         (("learn", "x", "--ray-address", "auto"), "No such option: --ray-address"),
         (("learn", "x", "--lr"), "--lr"),
-        (("generate",), "Missing argument 'prompts'"),
+        (("generate",), "Give a prompt"),
         (("teach",), "No such command 'teach'"),
     ]
     for words, sentence in cases:

@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from transformers import CLIPModel
 
 import perdure
-from perdure.benchmarks.streams import people
+from perdure.benchmarks.demo import QUICK, WHOLE
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn
 from perdure.measuring.evaluate import evaluate
@@ -82,7 +82,9 @@ def test_backgrounds_are_drawn_as_asked(base: Base) -> None:
 
 
 def test_the_demo_takes_its_people_from_the_benchmark_split() -> None:
-    assert all(one.seed in SPLITS["benchmark"] for one in people(5).concepts)
+    for extent in (WHOLE, QUICK):
+        assert len(extent.stream.concepts) == extent.people
+        assert all(one.seed in SPLITS["benchmark"] for one in extent.stream.concepts)
 
 
 @pytest.mark.slow

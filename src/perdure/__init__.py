@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from perdure.bank import Bank
     from perdure.bank_listing import list_concepts as list
     from perdure.bank_listing import show
+    from perdure.drawing.again import draw_like
     from perdure.drawing.attach import attach
+    from perdure.drawing.facts import facts_of, read_facts, save_picture
     from perdure.drawing.modular import ConceptsStep
     from perdure.drawing.painter import Painter, draw
     from perdure.drawing.settings import DrawSettings
@@ -53,15 +55,19 @@ __all__ = [
     "PushSettings",
     "adopt",
     "draw",
+    "draw_like",
     "evaluate",
     "export",
+    "facts_of",
     "learn",
     "learn_many",
     "list",
     "push",
+    "read_facts",
     "remove",
     "resume",
     "resume_many",
+    "save_picture",
     "show",
 ]
 
@@ -85,6 +91,10 @@ __getattr__ = lazily(
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
         "export": "perdure.exchange.export",
+        "draw_like": "perdure.drawing.again",
+        "facts_of": "perdure.drawing.facts",
+        "read_facts": "perdure.drawing.facts",
+        "save_picture": "perdure.drawing.facts",
         "learn": "perdure.learning.learn",
         "learn_many": "perdure.learning.many",
         "list": "perdure.bank_listing:list_concepts",

@@ -62,7 +62,7 @@ class Bank(ReadableBank):
     """A folder of learned concepts that belongs to one base and one method.
 
     Make one with `create`, `open` or `open_or_create`. A `Bank` remembers bank.json as it was when
-    it was opened, last written, locked or `reload`ed.
+    it was opened, last written or locked, or `reload` read it.
     """
 
     def __init__(self, path: Path, state: State, *, origin: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +135,21 @@ class ReadableBank:
     def fingerprint(self) -> str:
         """SHA-256 of what bank.json says: it changes with every commit and remove."""
         return hashlib.sha256(self._state.to_json().encode()).hexdigest()
+
+    def fingerprint_at(self, tasks: int) -> str:
+        """SHA-256 of what the bank draws with its first so many tasks; of their base, too.
+
+        Later tasks leave it as it is, but for methods that train something for all of them.
+        """
+        state, shared = self._state, self._state.composition
+        told = [
+            state.base.hash,
+            state.method,
+            state.config,
+            self.checksums()[:tasks],
+            None if shared is None else shared.sha256,
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def task_folder(self, task: TaskRecord | str) -> Path:
         """Folder of a task's log, cost and previews. `task` as in `read`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,6 +28,10 @@ class WriterLock:
     @contextmanager
     def hold(self, wait: float, verb: str) -> Iterator[bool]:
         """Hold the lock, which may be held already; yields whether it was not. See `Bank.lock`."""
+        if math.isnan(wait):
+            raise PerdureError(
+                "wait is nan, but must be seconds: a negative number waits for ever."
+            )
         outermost = not self._lock.is_locked
         with writing_errors(self.path):
             try:

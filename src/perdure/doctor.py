@@ -16,11 +16,14 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.memory import fitting
 from perdure.measuring.features import MetricEncoder
-from perdure.outputs import output_folder
+from perdure.outputs import output_folder, possible_folder
 from perdure.smallworld.card import model_facts, write_card
 from perdure.smallworld.quality import measure_quality
 
 __all__ = ["describe", "quality"]
+
+_CARD = ("smallworld.md", "smallworld.json", "smallworld.png")
+"""What the model card is made of."""
 
 
 def describe(name: str, **opening: Any) -> Iterator[tuple[str, str]]:
@@ -66,7 +69,10 @@ def quality(
             f"The quality of {name!r} cannot be measured: that needs a base of the drawn world."
         )
     if out is not None:
-        output_folder(out)
+        possible_folder(out)
+        for name in _CARD:
+            if (out / name).exists():
+                raise PerdureError(f"{out} has a {name} in it already: choose another folder.")
     encoder = MetricEncoder.of(base)
     advice = base.hints.get("drawing", {})
     result = measure_quality(
@@ -79,6 +85,7 @@ def quality(
         progress=progress,
     )
     if out is not None:
+        output_folder(out)
         result.grid.save(out / "smallworld.png")
         weights = Path(base.encoder).parent
         facts = {

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from perdure.errors import PerdureError
 
-__all__ = ["first_free_number", "output_folder"]
+__all__ = ["first_free_number", "output_folder", "possible_folder"]
 
 
-def output_folder(path: Path | str) -> Path:
-    """The folder, made where it is missing; PerdureError where it cannot be or cannot be written.
+def possible_folder(path: Path | str) -> Path:
+    """The folder, not made yet; PerdureError where it cannot be or cannot be written.
 
-    Called before the work whose results go there.
+    Called before the work whose results go there, so that a refused one leaves nothing behind.
     """
     path = Path(path)
     for part in (path, *path.parents):
@@ -22,16 +22,23 @@ def output_folder(path: Path | str) -> Path:
             raise PerdureError(
                 f"{path} cannot be a folder, for {part} is a file: choose another folder."
             )
+    there = next(part for part in (path, *path.absolute().parents) if part.exists())
+    if not os.access(there, os.W_OK):
+        raise PerdureError(
+            f"The folder {there} cannot be written: choose another, or change its permissions."
+        )
+    return path
+
+
+def output_folder(path: Path | str) -> Path:
+    """The folder, made where it is missing; PerdureError as `possible_folder`."""
+    path = possible_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PerdureError(
             f"The folder {path} cannot be made ({error.strerror}): choose another folder."
         ) from error
-    if not os.access(path, os.W_OK):
-        raise PerdureError(
-            f"The folder {path} cannot be written: choose another, or change its permissions."
-        )
     return path
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from perdure.bank import Bank
 from perdure.benchmarks.runs import record_of, teach
-from perdure.benchmarks.streams import people
+from perdure.benchmarks.streams import Stream, people
 from perdure.durable import replace_file
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.evaluate import Evaluation, evaluate
@@ -27,40 +28,74 @@ from perdure.methods import DEFAULT, METHODS
 from perdure.outputs import output_folder
 from perdure.processes import cores, pool_of
 
-__all__ = ["run_demo"]
+__all__ = ["QUICK", "WHOLE", "Extent", "run_demo"]
 
-METHODS_SHOWN = ("lora", "c-lora", DEFAULT)
-STEPS = 200
-"""Of each concept: more than smallworld advises, so that every person is drawn well."""
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """How much a demo shows."""
+
+    people: int
+    words: str
+    """The number in words."""
+    methods: tuple[str, ...]
+    steps: int
+    """Of each concept."""
+    pictures: int
+    """Drawn of each at each moment."""
+
+    @property
+    def stream(self) -> Stream:
+        return people(self.people)
+
+
+WHOLE = Extent(
+    people=5,
+    words="five",
+    methods=("lora", "c-lora", DEFAULT),
+    steps=200,  # more than smallworld advises, so that every person is drawn well
+    pictures=8,
+)
+QUICK = Extent(people=2, words="two", methods=("lora", DEFAULT), steps=60, pictures=2)
 
 
 def _learn(
-    method: str, sources: dict[str, list[Path]], path: Path, opening: Mapping[str, Any]
+    method: str,
+    extent: Extent,
+    sources: dict[str, list[Path]],
+    path: Path,
+    opening: Mapping[str, Any],
 ) -> None:
     torch.set_num_threads(1)  # more are slower on a model as small as this
     base = Base.open(**opening)
     teach(
         base,
-        people(5),
+        extent.stream,
         sources,
         path,
         method=method,
         encoder=MetricEncoder.of(base),
-        steps=STEPS,
+        steps=extent.steps,
         say=lambda line: print(line, flush=True),
     )
 
 
 def _measure(
-    method: str, sources: dict[str, list[Path]], path: Path, opening: Mapping[str, Any]
+    method: str,
+    extent: Extent,
+    sources: dict[str, list[Path]],
+    path: Path,
+    opening: Mapping[str, Any],
 ) -> Evaluation:
     torch.set_num_threads(1)
     base, bank = Base.open(**opening), Bank.open(path)
     encoder = MetricEncoder.of(base)
     began = time.monotonic()
-    evaluation = evaluate(base, bank, encoder, references=sources, pictures=8, held_out=False)
+    evaluation = evaluate(
+        base, bank, encoder, references=sources, pictures=extent.pictures, held_out=False
+    )
     print(f"{method}: measured in {time.monotonic() - began:.0f} s", flush=True)
-    record = record_of(base, bank, evaluation, people(5), seed=0)
+    record = record_of(base, bank, evaluation, extent.stream, seed=0)
     replace_file(path.parent / f"{method}-seed0.json", (json.dumps(record) + "\n").encode())
     return evaluation
 
@@ -68,6 +103,7 @@ def _measure(
 def run_demo(
     out: Path,
     *,
+    extent: Extent = WHOLE,
     device: str | None = None,
     dtype: str | None = None,
     say: Callable[[str], None] = print,
@@ -81,17 +117,21 @@ def run_demo(
     began = time.monotonic()
     output_folder(out)
     opening = {"device": device, "dtype": dtype}
-    sources = people(5).sources(out / "photos")
+    sources = extent.stream.sources(out / "photos")
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
-    banks = {method: out / f"bank-{method}" for method in METHODS_SHOWN}
+    banks = {method: out / f"bank-{method}" for method in extent.methods}
     workers = min(len(banks), cores())
     with pool_of(workers) as pool:
-        learning = {pool.submit(_learn, m, sources, path, opening): m for m, path in banks.items()}
+        learning = {
+            pool.submit(_learn, m, extent, sources, path, opening): m for m, path in banks.items()
+        }
         measuring: dict[str, Future[Evaluation]] = {}
         for future in as_completed(learning):
             future.result()
             method = learning[future]
-            measuring[method] = pool.submit(_measure, method, sources, banks[method], opening)
+            measuring[method] = pool.submit(
+                _measure, method, extent, sources, banks[method], opening
+            )
         results = {m: (Bank.open(path), measuring[m].result()) for m, path in banks.items()}
     named = {METHODS[m].title.partition(":")[0]: shown for m, (_, shown) in results.items()}
     overview(named).save(out / "overview.png")
@@ -100,14 +140,15 @@ def run_demo(
         page,
         stream_report(
             results,
-            title="Five people, taught one after another: what each method remembers",
+            title=f"{extent.words.capitalize()} people, taught one after another: what each method "
+            "remembers",
             subtitle=(
-                "One small text-to-image model was taught five people in turn, from eight pictures "
-                "each. The pictures of one were gone before the next was taught."
+                f"One small text-to-image model was taught {extent.words} people in turn, from "
+                "eight pictures each. The pictures of one were gone before the next was taught."
             ),
             noun="person",
             nouns="people",
-            notes=[f"One seed, {STEPS} steps a concept; more seeds are in docs/results.md."],
+            notes=[f"One seed, {extent.steps} steps a concept; more seeds are in docs/results.md."],
         ),
     )
     for method, (_, evaluation) in results.items():

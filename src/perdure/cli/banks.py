@@ -47,11 +47,34 @@ def list_concepts(bank: BankOption = Path("bank")) -> None:
     console.print(table)
 
 
-def show(concept: ConceptArgument, bank: BankOption = Path("bank")) -> None:
-    """Show everything that the bank knows of a concept."""
-    from perdure.bank_listing import show as shown
+def show(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A concept of the bank, without brackets, or a PNG that `generate` wrote.",
+            show_default=False,
+        ),
+    ],
+    bank: BankOption = Path("bank"),
+) -> None:
+    """Show everything that the bank knows of a concept, or a picture of how it was drawn."""
+    from perdure.bank_names import composed, is_name
 
-    console.print_json(json.dumps(shown(bank, concept)))
+    if is_name(composed(what)):  # which no name of a PNG is: it has a dot in it
+        from perdure.bank_listing import show as shown
+
+        console.print_json(json.dumps(shown(bank, what)))
+        return
+    if not Path(what).suffix and not Path(what).exists():
+        raise PerdureError(
+            f"{what!r} is neither a concept's name nor a picture: `perdure list` shows the "
+            "concepts, and pictures are PNGs."
+        )
+    from perdure.drawing.facts import read_facts
+
+    facts = read_facts(what)
+    console.print(facts.parameters, markup=False)
+    console.print_json(json.dumps(facts.to_json()))
 
 
 def remove(concept: ConceptArgument, bank: BankOption = Path("bank")) -> None:
@@ -86,13 +109,13 @@ def evaluate(
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.report import write_report
     from perdure.measuring.summary import bank_report
-    from perdure.outputs import output_folder
+    from perdure.outputs import output_folder, possible_folder
 
     opened = Bank.open(bank)
     model = Base.open(base, encoder=encoder or None, **opening(config, device, dtype, quantize))
     if out is None and spelt(bank):
         raise PerdureError(f"{bank} is only read: name a folder for the results with --out.")
-    folder = output_folder(out or bank / "evaluation")
+    folder = possible_folder(out or bank / "evaluation")
     if out and any((folder / name).exists() for name in ("matrix.json", "report.html")):
         raise PerdureError(f"{folder} has results in it already: choose another folder.")
     result = measure(
@@ -103,6 +126,7 @@ def evaluate(
         progress=console.print,
         **settings,
     )
+    output_folder(folder)
     result.matrix.save(folder / "matrix.json")
     write_report(folder / "report.html", bank_report(opened, result))
     console.print(f"{folder / 'matrix.json'}\n{folder / 'report.html'}")

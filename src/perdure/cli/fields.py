@@ -41,7 +41,8 @@ def with_options(
         @wraps(verb)
         def called(**said: Any) -> None:
             for group, settings in usual.items():
-                texts = {name: said.pop(name, None) for name in allowed(type(settings))}
+                own = (name for name in allowed(type(settings)) if name not in without)
+                texts = {name: said.pop(name, None) for name in own}
                 given = {name: text for name, text in texts.items() if text is not None}
                 said[group] = {**_own(settings), **settings.read(given)}
             verb(**said)

@@ -78,14 +78,27 @@ def smallworld(
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that it makes.")] = Path(
-        "demo-out"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for everything that it makes.  [default: demo-out; quick: demo-out/quick]",
+            show_default=False,
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two people, two methods, few steps: about a minute.")
+    ] = False,
     device: DeviceOption = "",
     dtype: DtypeOption = "",
 ) -> None:
     """Teach five people one after another, with the usual way and with C-LoRA, and compare."""
-    from perdure.benchmarks.demo import run_demo
+    from perdure.benchmarks.demo import QUICK, WHOLE, run_demo
 
-    page = run_demo(out, device=device or None, dtype=dtype or None, say=console.print)
+    page = run_demo(
+        out or (Path("demo-out") / "quick" if quick else Path("demo-out")),
+        extent=QUICK if quick else WHOLE,
+        device=device or None,
+        dtype=dtype or None,
+        say=console.print,
+    )
     console.print(f"\nOpen this page:  {page.resolve()}")

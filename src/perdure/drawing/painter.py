@@ -15,18 +15,25 @@ from torch import Tensor
 
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
+from perdure.drawing.facts import Facts, with_facts
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.session import Boxed, Session
+from perdure.hosts.diffusion.session import Begun, Boxed, Session
 from perdure.hosts.diffusion.tokens import check_words, known_in
+from perdure.hosts.size import Size
+from perdure.learning.photos import read_picture
+from perdure.machine import environment
 from perdure.methods import Composed, Deltas, build
 from perdure.outputs import output_folder
 from perdure.settings import Limits, checked
 from perdure.totals import kept_of
 
-__all__ = ["Painter", "draw", "grid"]
+__all__ = ["Painter", "draw"]
+
+STRENGTH = 0.6
+"""Of an `init` picture, where none is given."""
 
 
 class Painter:
@@ -41,7 +48,8 @@ class Painter:
     def __init__(self, base: Base, bank: Bank | Path | str, *, upto: int | None = None) -> None:
         bank = bank if isinstance(bank, Bank) else Bank.open(bank)
         bank.check_base(base.identity)
-        self.base = base
+        self.base, self.bank = base, bank
+        self.tasks = len(bank.tasks[:upto])
         self.method = build(bank.method, **bank.config)
         self.kept = kept_of(bank, self.method, upto=upto)
         self.composition = bank.composition()
@@ -54,15 +62,20 @@ class Painter:
         *,
         seeds: int | Sequence[int] | None = None,
         regions: Sequence[Region] = (),
+        init: Path | str | Image.Image | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
         **settings: Any,
     ) -> list[Image.Image]:
-        """Draw prompts; the same picture whatever its neighbours are.
+        """Draw prompts; the same picture, to the bit, whatever else is drawn.
+
+        With a `batch_size` above 1 neighbours change how numbers are rounded. Each picture knows
+        how it was drawn: see `save_picture` and `facts_of`.
 
         Args:
             prompts: one or several; concepts are spoken of as ``<name>``.
             seeds: one a prompt, for one picture of each, in place of `seed` and `count`.
             regions: boxes of every picture that attend to phrases of their own.
+            init: a picture to begin with, cut to size; `strength` says how much is drawn over.
             progress: told how many of how many pictures are drawn.
             **settings: fields of `DrawSettings`.
 
@@ -70,7 +83,7 @@ class Painter:
 
         Raises PerdureError for a concept that the bank has not learned, for one that stands behind
         the end of what the base reads, for weights in prompts, for an option that does not exist or
-        fit, and for unequal lengths.
+        fit, for unequal lengths, and for `init` where the base's family has no such pipeline.
         """
         chosen = DrawSettings.of(settings)
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -89,16 +102,15 @@ class Painter:
         steps, guidance = chosen.steps, chosen.guidance
         steps = int(advice.get("steps", 30)) if steps is None else steps
         checked("steps", steps, Annotated[int, Limits(least=1, most=self.base.most_steps)])
-        arguments: dict[str, Any] = {
-            "num_inference_steps": steps,
-            "guidance_scale": float(advice.get("guidance", 7.5) if guidance is None else guidance),
-        }
+        guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
+        wanted = self.base.fitting(chosen.size)
+        begun = _begun(init, wanted, steps, chosen.strength)
         texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
         groups: dict[object, list[int]] = {}
         for place, prompt in enumerate(prompts):
             groups.setdefault(self.shared(prompt), []).append(place)
         pictures: dict[int, Image.Image] = {}
-        wanted = self.base.fitting(chosen.size)
+        told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
         with self._session(texts) as session:
             boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
@@ -114,9 +126,13 @@ class Painter:
                         by_layer=self._by_layer(session, said),
                         regions=boxes,
                         size=wanted,
-                        **arguments,
+                        begun=begun,
+                        num_inference_steps=steps,
+                        guidance_scale=guidance,
                     )
-                    pictures |= dict(zip(batch, out, strict=True))
+                    for i, picture in zip(batch, out, strict=True):
+                        facts = Facts(prompt=prompts[i], seed=seeds[i], at_once=len(batch), **told)
+                        pictures[i] = with_facts(picture, facts)
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
 
@@ -151,6 +167,30 @@ class Painter:
         """What the method sees of prompts, states in fp32."""
         with self._session(texts) as session:
             return Prompts.joined([session.conditioning([text]).prompts for text in texts])
+
+    def _told(
+        self, chosen: DrawSettings, regions: Sequence[Region], begun: Begun | None, **drawn: Any
+    ) -> dict[str, Any]:
+        """What all pictures of a drawing know."""
+        made_on = environment(self.base.device)
+        libraries = [f"{name} {made_on[name]}" for name in ("torch", "diffusers", "transformers")]
+        return {
+            "negative": chosen.negative,
+            "boxes": tuple(str(region) for region in regions),
+            "init": None if begun is None else begun.digest,
+            "strength": None if begun is None else begun.strength,
+            "base": self.base.identity.name,
+            "base_hash": self.base.identity.hash,
+            "sampler": self.base.sampler,
+            "dtype": self.base.dtype_name,
+            "quantize": self.base.quantize,
+            "method": self.method.name,
+            "bank": self.bank.fingerprint_at(self.tasks),
+            "tasks": self.tasks,
+            "version": made_on["perdure"],
+            "environment": ", ".join([*libraries, self.base.device.type, made_on["precision"]]),
+            **drawn,
+        }
 
     def _session(self, texts: Iterable[str]) -> AbstractContextManager[Session]:
         """The base with this bank's target layers, and the tokens that these texts speak of.
@@ -241,11 +281,17 @@ def draw(
     return Painter(base, bank).draw(prompts, **options)
 
 
-def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """Pictures of one size in rows, as one picture."""
-    width, height = pictures[0].size
-    rows = -(-len(pictures) // columns)
-    sheet = Image.new("RGB", (columns * width, rows * height), "white")
-    for k, picture in enumerate(pictures):
-        sheet.paste(picture, (k % columns * width, k // columns * height))
-    return sheet
+def _begun(
+    init: Path | str | Image.Image | None, size: Size, steps: int, strength: float | None
+) -> Begun | None:
+    """The picture to begin with; PerdureError where it is none, or nothing would be drawn."""
+    if init is None:
+        if strength is not None:
+            raise PerdureError("strength has no effect without init: leave it out, or give both.")
+        return None
+    strength = STRENGTH if strength is None else strength
+    if steps * strength < 1:
+        raise PerdureError(
+            f"A strength of {strength:g} leaves none of {steps} steps: take more of either."
+        )
+    return Begun(picture=read_picture(init, size=size), strength=strength)

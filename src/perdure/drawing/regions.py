@@ -29,6 +29,10 @@ class Region:
                 "between 0 and 1, left below right and top below bottom."
             )
 
+    def __str__(self) -> str:
+        """As `read_region` reads it."""
+        return f"{self.phrase}@{','.join(map(str, self.box))}"
+
 
 def read_region(text: str) -> Region:
     """The region of `PHRASE@LEFT,TOP,RIGHT,BOTTOM`; PerdureError where it is none.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from perdure.hosts.size import AnySize
-from perdure.settings import Count, Limits, NotNegative, Settings
+from perdure.settings import Count, Limits, NotNegative, Settings, Share
 
 __all__ = ["DrawSettings"]
 
@@ -29,5 +29,7 @@ class DrawSettings(Settings):
     """Pictures of each prompt."""
     seed: Annotated[int, Limits(least=0, most=2**32 - 1)] = 0
     """Seed of the first picture of each prompt; the next one's is one more, and so on."""
-    batch_size: Count = 16
-    """Pictures in one pass."""
+    strength: Share | None = None
+    """How much of an init picture is drawn over, up to 1; where not given, 0.6."""
+    batch_size: Count = 1
+    """Pictures in one pass: more are faster on small bases, and round otherwise."""

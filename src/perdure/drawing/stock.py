@@ -39,7 +39,9 @@ def prompts_of(painter: Painter, concepts: Sequence[str]) -> list[str]:
 def drawn_by_bank(painter: Painter, prompts: Sequence[str]) -> np.ndarray:
     """One picture a prompt, (N, height, width, 3), whole numbers up to 255."""
     seeds = range(len(prompts))
-    pictures = painter.draw(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
+    pictures = painter.draw(
+        prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE, batch_size=len(prompts)
+    )
     return np.stack([np.asarray(picture, int) for picture in pictures])
 
 

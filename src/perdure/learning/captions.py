@@ -28,11 +28,11 @@ _ORDINARY = frozenset(
 """Words that many captions share and that name nothing of a concept."""
 
 
-def caption_of(text: str, concept: str) -> str:
+def caption_of(text: str, concept: str, template: str = "a photo of {}") -> str:
     """``text`` as a prompt with one `{}` for the concept, other brackets taken out.
 
     The concept stands where `{}`, `[trigger]` or its token (`<rex>`) does, each further time as
-    "it"; a text without any is the context, and follows "a photo of {},".
+    "it"; a text without any is the context, and follows the template.
 
     >>> caption_of("[trigger] asleep on a sofa", "rex")
     '{} asleep on a sofa'
@@ -43,11 +43,13 @@ def caption_of(text: str, concept: str) -> str:
     places = re.compile("|".join(re.escape(place) for place in (*_PLACES, f"<{concept}>")))
     parts = [re.sub("[{}<>]", "", part) for part in places.split(words)]
     if len(parts) == 1:
-        return f"a photo of {{}}, {parts[0]}"
+        return f"{template}, {parts[0]}"
     return parts[0] + "{}" + "it".join(parts[1:])
 
 
-def read_captions(pictures: Sequence[Path], concept: str) -> tuple[str | None, ...]:
+def read_captions(
+    pictures: Sequence[Path], concept: str, template: str = "a photo of {}"
+) -> tuple[str | None, ...]:
     """The caption of each picture file, as of `caption_of`; None where it has none.
 
     Raises PerdureError for a caption that is empty, no UTF-8 text or of more than `MAX_WORDS`
@@ -66,7 +68,7 @@ def read_captions(pictures: Sequence[Path], concept: str) -> tuple[str | None, .
                 f"{twins[0].with_suffix('.txt')} may be the caption of {twins[0].name} or of "
                 f"{twins[1].name}: give one of them another name."
             )
-    return tuple(_read(picture.with_suffix(".txt"), concept) for picture in pictures)
+    return tuple(_read(picture.with_suffix(".txt"), concept, template) for picture in pictures)
 
 
 def check_captions(folder: Path) -> None:
@@ -81,7 +83,7 @@ def check_captions(folder: Path) -> None:
         )
 
 
-def _read(path: Path, concept: str) -> str | None:
+def _read(path: Path, concept: str, template: str) -> str | None:
     try:
         text = path.read_bytes().decode("utf-8-sig").strip()
     except FileNotFoundError:
@@ -96,7 +98,7 @@ def _read(path: Path, concept: str) -> str | None:
         raise PerdureError(f"{path} holds no caption: write what the picture shows, or delete it.")
     if len(text.split()) > MAX_WORDS:
         raise PerdureError(f"{path} has more than {MAX_WORDS} words: shorten it.")
-    return caption_of(text, concept)
+    return caption_of(text, concept, template)
 
 
 def named_throughout(captions: Sequence[str | None]) -> tuple[str, ...]:

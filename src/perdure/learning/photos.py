@@ -23,6 +23,7 @@ __all__ = [
     "Masks",
     "Pictures",
     "list_pictures",
+    "read_picture",
     "read_pictures",
 ]
 
@@ -187,6 +188,18 @@ def _mask(
     if masks == "auto":
         return check_mask(subject_of(picture), f"The mask found for {path}", picture.size)
     return None
+
+
+def read_picture(
+    source: Path | str | Image.Image, *, size: tuple[int, int], fit: Fit = "crop"
+) -> Image.Image:
+    """One picture, a file or an open one, as `read_pictures` reads it, but enlarged as needed."""
+    if isinstance(source, Image.Image):
+        return _fitted(_to_rgb(source)[0], size, fit)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise PerdureError(f"{path} is a folder: name one picture.")
+    return _fitted(_read_rgb(path, MAX_PIXELS)[0], size, fit)
 
 
 def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:

@@ -30,7 +30,7 @@ def read_source(
         return read
     if isinstance(source, str | Path) and Path(source).expanduser().is_dir():
         check_captions(Path(source).expanduser())
-    captions = read_captions(read.files, concept)
+    captions = read_captions(read.files, concept, settings.templates[0])
     if not any(captions):
         return read
     notes = list(read.notes)

@@ -18,11 +18,13 @@ from typing import TypeVar
 from PIL import Image
 
 from perdure.bank import Bank
-from perdure.drawing.painter import Painter, grid
+from perdure.drawing.painter import Painter
+from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.prompts import PLAIN
 from perdure.measuring.scores import mmd
+from perdure.measuring.settings import AT_ONCE
 
 __all__ = ["MOST", "Cost", "what_it_cost"]
 
@@ -95,7 +97,7 @@ def _prompt(name: str) -> str:
 
 
 def _drawn(painter: Painter, name: str) -> Sequence[Image.Image]:
-    return painter.draw([_prompt(name)] * len(SEEDS), seeds=SEEDS)
+    return painter.draw([_prompt(name)] * len(SEEDS), seeds=SEEDS, batch_size=AT_ONCE)
 
 
 def _unchanged(painter: Painter, name: str, previews: Path) -> bool:

@@ -34,7 +34,7 @@ from perdure.measuring.scores import (
     mmd,
     text_alignment,
 )
-from perdure.measuring.settings import EvaluateSettings
+from perdure.measuring.settings import AT_ONCE, EvaluateSettings
 from perdure.measuring.sharpness import sharpness
 
 __all__ = ["Bounds", "Evaluation", "evaluate"]
@@ -232,11 +232,11 @@ class _Drawings:
     ) -> list[Image.Image]:
         """As `Painter.draw`."""
         if not painter.method.independent:
-            return painter.draw(prompts, seeds=seeds)
+            return painter.draw(prompts, seeds=seeds, batch_size=AT_ONCE)
         prints = tuple(painter.fingerprint(prompt) for prompt in dict.fromkeys(prompts))
         key = (tuple(prompts), tuple(map(str, seeds)), prints)
         if key not in self._known:
-            self._known[key] = painter.draw(prompts, seeds=seeds)
+            self._known[key] = painter.draw(prompts, seeds=seeds, batch_size=AT_ONCE)
         return self._known[key]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region
 from perdure.measuring.features import MetricEncoder
+from perdure.measuring.settings import AT_ONCE
 
 __all__ = ["PAIR", "Half", "PairScore", "halves", "recognise", "score_pairs"]
 
@@ -123,6 +124,7 @@ def score_pairs(
             [prompt] * pictures,
             seeds=range(seed, seed + pictures),
             regions=regions if boxes else (),
+            batch_size=AT_ONCE,
         )
         for picture in shown:
             who = encoder.identities(halves(picture))

@@ -7,7 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from perdure.settings import Limits, Seed, Settings
 
-__all__ = ["EvaluateSettings"]
+__all__ = ["AT_ONCE", "EvaluateSettings"]
+
+AT_ONCE = 16
+"""Pictures in one pass of what is drawn to be measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

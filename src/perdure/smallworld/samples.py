@@ -18,7 +18,7 @@ __all__ = ["write_pictures", "write_style"]
 
 
 def write_pictures(
-    folder: Path, *, domain: str, identity: int, count: int = 8, seed: int = 0
+    folder: Path | str, *, domain: str, identity: int, count: int = 8, seed: int = 0
 ) -> list[Path]:
     """Draw ``count`` pictures (64 x 64 PNG) of identity (domain, ``identity``) into ``folder``.
 
@@ -29,14 +29,14 @@ def write_pictures(
 
 
 def write_style(
-    folder: Path, *, style: int, count: int = 8, split: str = "benchmark"
+    folder: Path | str, *, style: int, count: int = 8, split: str = "benchmark"
 ) -> list[Path]:
     """Draw ``count`` pictures of ``split``'s subjects in the unnamed style ``style``."""
     return _write(folder, style_references(style, count, split))
 
 
-def _write(folder: Path, pictures: Sequence[np.ndarray]) -> list[Path]:
-    output_folder(folder)
+def _write(folder: Path | str, pictures: Sequence[np.ndarray]) -> list[Path]:
+    folder = output_folder(folder)
     paths = [folder / f"{k:02d}.png" for k in range(len(pictures))]
     missing = [place for place in zip(paths, pictures, strict=True) if not _there(*place)]
     for path, picture in missing:

@@ -5,6 +5,7 @@ One file of `families/` is one family. Nothing else knows how a pipeline is made
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,6 +37,8 @@ class Family(ABC):
     title: ClassVar[str]
     pipelines: ClassVar[tuple[str, ...]]
     """Class names in `model_index.json`, the first also that of a hub id."""
+    image_to_image: ClassVar[str] = ""
+    """The stock pipeline of the same parts that begins with a picture; else empty."""
     component: ClassVar[str]
     """The pipeline's part that denoises and holds the target layers."""
     encoders: ClassVar[Mapping[str, str]]
@@ -252,6 +255,23 @@ class Family(ABC):
         """What the denoiser says of noised latents of pictures of a size, shaped like them; by
         their objective's sign."""
 
+    def over_pictures(self, pipeline: Any) -> Any:
+        """The pipeline that begins with a picture, of this one's parts and a schedule of its own;
+        PerdureError where the family has none."""
+        if not self.image_to_image:
+            raise PerdureError(
+                f"{self.title} has no pipeline that begins with a picture: leave --init out, or "
+                "choose another base."
+            )
+        kind = getattr(diffusers, self.image_to_image)
+        schedule = type(pipeline.scheduler).from_config(pipeline.scheduler.config)
+        parts = {**pipeline.config, **pipeline.components, "scheduler": schedule}
+        asked = inspect.signature(kind.__init__).parameters
+        # Not `from_pipe`, which would convert all weights to one dtype.
+        begun = kind(**{name: part for name, part in parts.items() if name in asked})
+        begun.set_progress_bar_config(disable=True)
+        return begun
+
     def call(self, prompts: int, guidance: float) -> dict[str, Any]:
         """What the stock pipeline's call is given for N prompts, to guide as drawing does where
         there is no negative prompt."""
@@ -260,7 +280,8 @@ class Family(ABC):
     def draw(
         self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
     ) -> Any:
-        """The stock pipeline's call; ``arguments`` are those that all pipelines know."""
+        """The stock pipeline's call; ``arguments`` are those that all pipelines know, and `image`
+        and `strength` of one that begins with a picture."""
         said = {"prompt_embeds": positive.states, **positive.beside}
         if negative is not None:
             against = {"prompt_embeds": negative.states, **negative.beside}

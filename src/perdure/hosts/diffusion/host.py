@@ -50,6 +50,7 @@ class Base(Frozen):
         identity: BaseIdentity | None = None,
         sources: Mapping[str, Source] | None = None,
         stored: Callable[[str], Tensor] | None = None,
+        quantize: str | None = None,
     ) -> None:
         """
         Args:
@@ -65,10 +66,12 @@ class Base(Frozen):
             identity: where it is known already; it is taken from the weights otherwise.
             sources: text encoders that the pipeline is opened without, until they are needed.
             stored: of quantised weights, those of the files, by name.
+            quantize: how the denoiser's weights were asked to be held.
         """
         super().__init__()
         self.pipeline, self.family, self.name = pipeline, family, name
         self.encoder, self.encoder_name = encoder, encoder_name
+        self.quantize = quantize
         own = family.advice(pipeline).items()
         advice = {key: {**of, **(hints or {}).get(key, {})} for key, of in own}
         self.hints: Mapping[str, Any] = {**(hints or {}), **advice}
@@ -127,6 +130,7 @@ class Base(Frozen):
             "hints": what.hints,
             "sources": what.sources,
             "stored": what.stored,
+            "quantize": quantize,
         }
         identity = None
         if what.dtype != torch.float32:  # fp32 holds every stored value as it is
@@ -224,6 +228,11 @@ class Base(Frozen):
     def dtype_name(self) -> str:
         """The same as `--dtype` has it."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def sampler(self) -> str:
+        """The class of its schedule."""
+        return type(self.pipeline.scheduler).__name__
 
     @property
     def fast_bf16(self) -> bool:

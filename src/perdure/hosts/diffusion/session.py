@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
@@ -25,7 +28,7 @@ from perdure.quiet import quietly
 if TYPE_CHECKING:
     from perdure.hosts.diffusion.host import Base
 
-__all__ = ["ORDINARY", "Boxed", "Session"]
+__all__ = ["ORDINARY", "Begun", "Boxed", "Session"]
 
 ORDINARY = (
     "a photo of a person",
@@ -36,6 +39,22 @@ ORDINARY = (
 """Prompts whose states say how large states are."""
 _NEGATIVE = "negative: "
 """Stands before a negative prompt in the cache's keys."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begun:
+    """A picture that a drawing begins with."""
+
+    picture: Image.Image
+    """RGB, of the size that is drawn."""
+    strength: float
+    """The share of the schedule that is drawn, in (0, 1]."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its size and pixels."""
+        pixels = f"{self.picture.size}:".encode() + self.picture.tobytes()
+        return hashlib.sha256(pixels).hexdigest()
 
 
 class Session:
@@ -228,6 +247,7 @@ class Session:
         said: Callable[[Prompts], Sequence[PromptDelta]] | None = None,
         by_layer: Tensor | None = None,
         regions: Sequence[Boxed] = (),
+        begun: Begun | None = None,
         **arguments: Any,
     ) -> Any:
         """The stock pipeline's pictures, one a prompt.
@@ -242,10 +262,14 @@ class Session:
             said: what acts in these prompts, on top of what is folded.
             by_layer: (L, N, P, d), where layers read the prompts each their own way.
             regions: see `region`.
+            begun: what every picture begins with, in place of noise alone.
             arguments: of the pipeline, such as `num_inference_steps`.
         """
         base, count = self.base, len(prompts)
         family, pipeline, size = base.family, base.pipeline, base.fitting(size)
+        if begun is not None:
+            pipeline = family.over_pictures(pipeline)
+            arguments |= {"image": [begun.picture] * count, "strength": begun.strength}
         for vocabulary in base.tokens.vocabularies:
             vocabulary.ids([*prompts, negative])  # refuses a concept that would be cut off
         once = family.large_encoders  # else what acts is taken of states in fp32

@@ -35,6 +35,7 @@ class Chroma(JointBlocks):
 
     title = "Chroma"
     pipelines = ("ChromaPipeline",)
+    image_to_image = "ChromaImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 
     comfyui = "diffusers"

@@ -36,6 +36,7 @@ class Flux(JointBlocks):
 
     title = "FLUX.1"
     pipelines = ("FluxPipeline",)
+    image_to_image = "FluxImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",

@@ -17,6 +17,7 @@ class StableDiffusion(UNet):
 
     title = "Stable Diffusion 1.x / 2.x"
     pipelines = ("StableDiffusionPipeline",)
+    image_to_image = "StableDiffusionImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 
     comfyui = "kohya"

@@ -34,6 +34,7 @@ class StableDiffusion3(JointBlocks):
 
     title = "Stable Diffusion 3 / 3.5"
     pipelines = ("StableDiffusion3Pipeline",)
+    image_to_image = "StableDiffusion3Img2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",

@@ -25,6 +25,7 @@ class StableDiffusionXL(UNet):
 
     title = "Stable Diffusion XL"
     pipelines = ("StableDiffusionXLPipeline",)
+    image_to_image = "StableDiffusionXLImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "tokenizer",
         "text_encoder_2": "tokenizer_2",
@@ -49,6 +50,11 @@ class StableDiffusionXL(UNet):
 
     def arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
         return {"add_watermarker": False}
+
+    def over_pictures(self, pipeline: Any) -> Any:
+        begun = super().over_pictures(pipeline)
+        begun.watermark = None  # as `arguments` asks
+        return begun
 
     def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
         with _widened(pipeline.vae):

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from perdure.errors import PerdureError
-from perdure.hosts.diffusion.conditioning import Conditioning
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, of_schedule
 from perdure.hosts.diffusion.passes import Rows, all_rows, negatives_first
@@ -85,6 +85,13 @@ class UNet(Family):
                 added_cond_kwargs=self.beside(pipeline, conditioning, size),
             ).sample
         return said
+
+    def draw(
+        self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
+    ) -> Any:
+        if "image" in arguments:  # which has its own size
+            del arguments["width"], arguments["height"]
+        return super().draw(pipeline, positive, negative, **arguments)
 
     def beside(
         self, pipeline: Any, conditioning: Conditioning, size: Size

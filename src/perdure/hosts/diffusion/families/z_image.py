@@ -38,6 +38,7 @@ class ZImage(Family):
 
     title = "Z-Image"
     pipelines = ("ZImagePipeline",)
+    image_to_image = "ZImageImg2ImgPipeline"
     component = "transformer"
     large_encoders = True
     states = "cap_feats"
