@@ -131,7 +131,7 @@ def test_half_of_a_batch_is_replayed_evenly_over_the_past_with_their_own_prompts
         "bo": Replay(latents=latents["bo"], prompt="a thing in <bo> style"),
     }
     with base.session() as session:
-        batches = loop.Step(session, learner, {"cy": latents["cy"]}, settings, None, old)
+        batches = loop.Step(session, learner, {"cy": [latents["cy"]]}, settings, None, old)
         for step in range(200):
             batches._denoising(10, torch.Generator().manual_seed(step))
     # 2000 draws: 1000 +- 22 new ones, 500 +- 19 of each past concept

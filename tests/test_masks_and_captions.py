@@ -1,4 +1,4 @@
-"""What is learned of a picture: the masked part, by its caption."""
+"""What is learned of a picture: the masked part, by its caption, in a size of its own shape."""
 
 import sys
 from collections import Counter
@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from perdure import learn
+from perdure import learn, resume
 from perdure.bank import Bank
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
+from perdure.hosts.size import buckets
 from perdure.learning import loop
 from perdure.learning.latents import Latents, cache
-from perdure.learning.photos import read_pictures
+from perdure.learning.photos import read_buckets, read_pictures
 from perdure.learning.settings import LearnSettings
 from perdure.learning.sources import read_source
 from perdure.methods import build
@@ -111,7 +112,7 @@ def test_latents_hold_shares_and_captions_of_mirrored_pictures_too(base, tmp_pat
         picture(k).save(tmp_path / f"{k}.png")
     half().save(tmp_path / "1-mask.png")
     (tmp_path / "0.txt").write_text("asleep")
-    read = read_source(base, "rex", tmp_path, LearnSettings())
+    (read,) = read_source(base, "rex", tmp_path, LearnSettings())
     assert any("1.png has no caption" in sentence for sentence in read.notes)
     own = cache(base, read, flip=True)
     width = own.mean.shape[-1]
@@ -137,9 +138,9 @@ def test_the_masked_loss_is_the_mean_error_where_the_concept_is(base, monkeypatc
     with base.session() as session:
         session.speak({"rex": base.tokens.token("word", torch.randn(1, 32), 1.0)})
         monkeypatch.setattr(session, "predict", lambda noised, t, said, size: 0 * noised)
-        step = step_of(session, own)
+        step = step_of(session, [own])
         losses = [
-            float(step._loss(x, ["<rex>"] * 2, given, torch.Generator().manual_seed(3)))
+            float(step._loss(x, ["<rex>"] * 2, given, (32, 32), torch.Generator().manual_seed(3)))
             for given in (None, torch.ones_like(shares), shares)
         ]
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(3)).square()
@@ -157,14 +158,14 @@ def test_a_picture_is_learned_by_its_caption_and_at_times_by_a_template(base, mo
     )
     seen = Counter()
 
-    def count(step, x, prompts, shares, generator):
+    def count(step, x, prompts, shares, size, generator):
         seen.update((int(one.mean()), said) for one, said in zip(x, prompts, strict=True))
         assert shares is None
         return torch.zeros(())
 
     monkeypatch.setattr(loop.Step, "_loss", count)
     with base.session() as session:
-        step = step_of(session, own, caption_dropout=0.25)
+        step = step_of(session, [own], caption_dropout=0.25)
         assert set(step.every_prompt()) == {
             "a photo of <rex>",
             "<rex> asleep",
@@ -202,3 +203,64 @@ def test_a_caption_and_a_mask_change_what_is_learned_and_no_caption_is_kept(base
     assert torch.equal(learned("neither", captions=False, masks="none"), plain)
     files = [path for path in (tmp_path / "captioned").rglob("*") if path.is_file()]
     assert files and not any(b"zebra" in path.read_bytes() for path in files)
+
+
+def test_a_bucket_has_no_more_pixels_and_each_picture_goes_to_the_nearest_shape(tmp_path):
+    sizes = buckets((64, 64), 8)
+    assert (64, 64) in sizes and (80, 48) in sizes and (48, 80) in sizes
+    assert all(w * h <= 64 * 64 and w % 8 == h % 8 == 0 and 0.5 <= w / h <= 2 for w, h in sizes)
+    for name, size in {"a": (200, 100), "b": (100, 100), "c": (160, 90), "d": (20, 60)}.items():
+        picture(size=size).save(tmp_path / f"{name}.png")
+    groups = read_buckets(tmp_path, sizes=sizes)
+    assert {read.size: [file.stem for file in read.files] for read in groups} == {
+        (80, 48): ["a", "c"],
+        (64, 64): ["b"],
+    }
+    assert any("d.png is too small (48x80 wanted)" in sentence for sentence in groups[0].notes)
+    for name in "abc":
+        (tmp_path / f"{name}.png").unlink()
+    with pytest.raises(PerdureError, match="None of the 1 pictures is large enough"):
+        read_buckets(tmp_path, sizes=sizes)
+
+
+def test_a_batch_of_several_shapes_is_the_mean_over_its_pictures(base, monkeypatch):
+    wide = Latents(mean=torch.ones(1, 4, 4, 8), std=torch.zeros(1, 4, 4, 8), size=(64, 32))
+    tall = Latents(mean=2 * torch.ones(2, 4, 8, 4), std=torch.zeros(2, 4, 8, 4), size=(32, 64))
+    seen = Counter()
+
+    def count(step, x, prompts, shares, size, generator):
+        assert len(x) == len(prompts) and x.shape[-2:] == (size[1] // 8, size[0] // 8)
+        seen[size] += len(x)
+        return x.mean()
+
+    monkeypatch.setattr(loop.Step, "_loss", count)
+    with base.session() as session:
+        step = step_of(session, [wide, tall])
+        losses = [
+            float(step._denoising(6, torch.Generator().manual_seed(number)))
+            for number in range(100)
+        ]
+    # 600 pictures: 200 +- 12 of the wide one, 400 of the tall ones
+    assert abs(seen[64, 32] - 200) < 50 and seen[32, 64] == 600 - seen[64, 32]
+    assert np.mean(losses) == pytest.approx((seen[64, 32] + 2 * seen[32, 64]) / 600)
+
+
+def test_pictures_of_two_shapes_are_learned_whole_and_resumed_to_the_same_bits(base, tmp_path):
+    folder = tmp_path / "rex"
+    folder.mkdir()
+    picture(0, (80, 40)).save(folder / "a.png")
+    picture(1, (40, 64)).save(folder / "b.png")
+    half((40, 64)).save(folder / "b-mask.png")
+    (folder / "a.txt").write_text("asleep")
+    settings = {"steps": 3, "fit": "buckets", "method": "lora", "options": {"rank": 2}}
+    learn(base, tmp_path / "whole", {"rex": folder}, **settings)
+
+    def cut(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learn(base, tmp_path / "cut", {"rex": folder}, report=cut, checkpoint_every=1, **settings)
+    resume(base, tmp_path / "cut")
+    ((_, one),), ((_, other),) = (Bank.open(tmp_path / name).kept() for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from perdure.settings import Form
 
-__all__ = ["AnySize", "Size", "read_size"]
+__all__ = ["AnySize", "Size", "buckets", "read_size"]
 
 Size = tuple[int, int]
 """Width and height of a picture in pixels."""
@@ -36,6 +36,21 @@ def read_size(given: str | Sequence[int]) -> Size:
     raise ValueError(
         f"size is {given!r}, but must be width and height in pixels, at most {MOST} each, such as "
         "768x512"
+    )
+
+
+def buckets(size: Size, unit: int) -> tuple[Size, ...]:
+    """Sizes of at most the area of ``size``, from twice as wide as high to twice as high as wide.
+
+    Sides are multiples of ``unit``; for every width the largest height that fits.
+
+    >>> buckets((512, 512), 64)[:3]
+    ((384, 640), (448, 576), (512, 512))
+    """
+    area = size[0] * size[1]
+    found = [(width, area // width // unit * unit) for width in range(unit, area // unit + 1, unit)]
+    return tuple(
+        (width, height) for width, height in found if height and 0.5 <= width / height <= 2
     )
 
 

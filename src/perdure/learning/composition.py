@@ -70,7 +70,7 @@ def learn_composition(
     tokens: Mapping[str, Token],
     composition: Mapping[str, Tensor],
     templates: Mapping[str, Sequence[str]],
-    latents: Mapping[str, Latents],
+    latents: Mapping[str, Sequence[Latents]],
     settings: LearnSettings,
     *,
     folder: Path,

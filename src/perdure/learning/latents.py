@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perdure.hosts.diffusion.host import Base
+from perdure.hosts.size import Size
 from perdure.learning.photos import Pictures
 
 __all__ = ["Latents", "cache", "reconstruction"]
@@ -24,6 +25,8 @@ class Latents:
     """(N, 1, h, w): how much of each place is the concept; None where it is all over."""
     captions: tuple[str | None, ...] = ()
     """What each picture shows, with `{}` for the concept; empty where none has a caption."""
+    size: Size | None = None
+    """Width and height of the pictures; None is the size that is learned at."""
 
     def __len__(self) -> int:
         return len(self.mean)
@@ -55,7 +58,13 @@ def cache(base: Base, pictures: Pictures, *, flip: bool = False) -> Latents:
     shares = None
     if masks is not None:
         shares = F.adaptive_avg_pool2d(masks, (mean.shape[-2], mean.shape[-1])).to(mean)
-    return Latents(mean=mean, std=std, shares=shares, captions=captions if any(captions) else ())
+    return Latents(
+        mean=mean,
+        std=std,
+        shares=shares,
+        captions=captions if any(captions) else (),
+        size=pictures.size,
+    )
 
 
 def reconstruction(base: Base, pictures: Pictures, latents: Latents) -> tuple[float, str]:

@@ -31,7 +31,7 @@ from perdure.learning.moments import moments
 from perdure.learning.photos import Pictures
 from perdure.learning.request import MANY, REQUEST, Task, refuse_unfinished
 from perdure.learning.settings import LearnSettings
-from perdure.learning.sources import read_source
+from perdure.learning.sources import digest_of, read_source
 from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
@@ -95,12 +95,13 @@ def learn(
         }
         task = Task(
             sources={
-                name: tuple(str(f.resolve()) for f in p.files) for name, p in pictures.items()
+                name: tuple(str(file.resolve()) for read in groups for file in read.files)
+                for name, groups in pictures.items()
             },
             method=bank.method,
             config=bank.config,
             settings=chosen,
-            digests={name: p.digest for name, p in pictures.items()},
+            digests={name: digest_of(groups) for name, groups in pictures.items()},
             nouns=nouns,
             fingerprint=bank.fingerprint,
             dtype=base.dtype_name,
@@ -158,8 +159,8 @@ def resume(
             name: read_source(base, name, files, task.settings)
             for name, files in task.sources.items()
         }
-        for name, read in pictures.items():
-            if read.digest != task.digests[name]:
+        for name, groups in pictures.items():
+            if digest_of(groups) != task.digests[name]:
                 raise PerdureError(
                     f"The pictures of <{name}> are not those that the learn began with: put them "
                     "back, or start again with `perdure learn --discard`."
@@ -210,7 +211,7 @@ def _run(
     bank: Bank,
     method: Method,
     task: Task,
-    pictures: Mapping[str, Pictures],
+    pictures: Mapping[str, Sequence[Pictures]],
     report: Callable[[Progress], None],
     note: Callable[[str], None],
 ) -> TaskRecord:
@@ -263,7 +264,7 @@ def _trained(
     bank: Bank,
     method: Method,
     kept: Sequence[Kept],
-    latents: Mapping[str, Latents],
+    latents: Mapping[str, Sequence[Latents]],
     settings: LearnSettings,
     report: Callable[[Progress], None],
     began: float,
@@ -306,19 +307,23 @@ def _trained(
 
 def _encoded(
     base: Base,
-    pictures: Mapping[str, Pictures],
+    pictures: Mapping[str, Sequence[Pictures]],
     settings: LearnSettings,
     note: Callable[[str], None],
-) -> tuple[dict[str, Latents], dict[str, Any]]:
+) -> tuple[dict[str, list[Latents]], dict[str, Any]]:
     """Every concept's latents; how many pictures they are of, and what the autoencoder reaches."""
-    latents: dict[str, Latents] = {}
+    latents: dict[str, list[Latents]] = {}
     facts: dict[str, Any] = {"pictures": {}, "psnr": {}}
-    for name, read in pictures.items():
-        for sentence in read.notes:
-            note(sentence)
-        latents[name] = cache(base, read, flip=settings.flip)
-        psnr, warning = reconstruction(base, read, latents[name])
-        facts["pictures"][name], facts["psnr"][name] = len(read), round(psnr, 2)
+    for name, groups in pictures.items():
+        count, total, warning = sum(map(len, groups)), 0.0, ""
+        for read in groups:
+            for sentence in read.notes:
+                note(sentence)
+            own = cache(base, read, flip=settings.flip)
+            latents.setdefault(name, []).append(own)
+            psnr, said = reconstruction(base, read, own)
+            total, warning = total + psnr * len(read), warning or said
+        facts["pictures"][name], facts["psnr"][name] = count, round(total / count, 2)
         if warning:
             note(warning)
     return latents, facts

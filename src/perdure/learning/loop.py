@@ -39,7 +39,7 @@ REPLAYED = 0.5
 def train(
     session: Session,
     learner: Learner,
-    latents: Mapping[str, Latents],
+    latents: Mapping[str, Sequence[Latents]],
     settings: LearnSettings,
     *,
     folder: Path,
@@ -52,7 +52,7 @@ def train(
     Args:
         session: the new concepts are among those that it knows.
         learner: the method's trainable state.
-        latents: of each new concept, by name.
+        latents: of each new concept, by name; one for each size of its pictures.
         settings: steps, rates, seed and the rest.
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
@@ -101,11 +101,11 @@ def token_of(session: Session, kind: str, rows: Tensor) -> Token:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One task's losses. `prior` and `replay` as in `train`."""
+    """One task's losses. `latents`, `prior` and `replay` as in `train`."""
 
     session: Session
     learner: Learner
-    latents: Mapping[str, Latents]
+    latents: Mapping[str, Sequence[Latents]]
     settings: LearnSettings
     prior: Latents | None
     replay: Mapping[str, Replay]
@@ -125,7 +125,7 @@ class Step:
             if self.prior is not None:
                 index = torch.randint(len(self.prior), (settings.batch_size,), generator=generator)
                 x = self.prior.sample(index, generator)
-                before = self._loss(x, [settings.prior] * len(x), None, generator)
+                before = self._loss(x, [settings.prior] * len(x), None, self.size, generator)
                 loss = loss + settings.prior_weight * before
             (loss / settings.accumulate).backward()
             total += float(loss.detach()) / settings.accumulate
@@ -144,8 +144,8 @@ class Step:
         """All prompts that a step can ask for."""
         texts = [
             text.format(f"<{name}>")
-            for name, own in self.latents.items()
-            for text in (*self.settings.templates, *filter(None, own.captions))
+            for name, groups in self.latents.items()
+            for text in (*self.settings.templates, *self._captions(groups))
         ]
         texts += [past.prompt for past in self.replay.values()]
         return [*texts, self.settings.prior] if self.prior is not None else texts
@@ -175,29 +175,43 @@ class Step:
         if old:
             again = (torch.rand(size, generator=generator) < REPLAYED).tolist()
             past = torch.randint(len(old), (size,), generator=generator).tolist()
+        new = [one for groups in self.latents.values() for one in groups]
         left_out = [False] * size
-        if any(own.captions for own in self.latents.values()):
+        if any(one.captions for one in new):
             left_out = (torch.rand(size, generator=generator) < settings.caption_dropout).tolist()
-        masked = any(own.shares is not None for own in self.latents.values())
-        xs, prompts, shares = [], [], []
+        masked = any(one.shares is not None for one in new)
+        drawn: dict[Size, tuple[list[Tensor], list[str], list[Tensor]]] = {}
         for k in range(size):
             if again[k]:
-                of, prompt = self.replay[old[past[k]]].latents, self.replay[old[past[k]]].prompt
+                replay = self.replay[old[past[k]]]
+                of, at = _located([replay.latents], chance[k])
+                prompt = replay.prompt
             else:
-                of, name = self.latents[names[concept[k]]], names[concept[k]]
-                told = None if left_out[k] else of.caption(int(chance[k] * len(of)))
+                name = names[concept[k]]
+                of, at = _located(self.latents[name], chance[k])
+                told = None if left_out[k] else of.caption(int(at))
                 prompt = (told or settings.templates[int(template[k])]).format(f"<{name}>")
-            index = (chance[k : k + 1] * len(of)).long()
-            xs.append(of.sample(index, generator))
-            shares.append(of.share(index))
+            xs, prompts, shares = drawn.setdefault(of.size or self.size, ([], [], []))
+            xs.append(of.sample(at, generator))
             prompts.append(prompt)
-        return self._loss(torch.cat(xs), prompts, torch.cat(shares) if masked else None, generator)
+            shares.append(of.share(at))
+        losses = [
+            self._loss(torch.cat(xs), said, torch.cat(shares) if masked else None, own, generator)
+            * (len(xs) / size)
+            for own, (xs, said, shares) in drawn.items()
+        ]
+        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+
+    @staticmethod
+    def _captions(groups: Sequence[Latents]) -> Iterator[str]:
+        return (text for one in groups for text in one.captions if text)
 
     def _loss(
         self,
         x: Tensor,
         prompts: Sequence[str],
         shares: Tensor | None,
+        size: Size,
         generator: torch.Generator,
     ) -> Tensor:
         """The objective at times spread evenly over the batch (arXiv 2107.00630, app. I).
@@ -205,7 +219,7 @@ class Step:
         With ``shares`` (N, 1, h, w) it is each picture's mean over the places that they weigh.
         """
         session, base = self.session, self.session.base
-        objective = base.objective_at(self.size)
+        objective = base.objective_at(size)
         noise = torch.randn(x.shape, generator=generator).to(x)
         places = (torch.arange(len(x)) + torch.rand(len(x), generator=generator)) / len(x)
         t = objective.times(places)
@@ -213,9 +227,19 @@ class Step:
             conditioning = self._said(prompts)
             self.learner.read(conditioning.prompts)
             noised = objective.noised(x, noise, t)
-            said = session.predict(noised, t, conditioning, self.size)
+            said = session.predict(noised, t, conditioning, size)
         target = objective.target(x, noise, t)
         if shares is None:
             return F.mse_loss(said.float(), target)
         error = (said.float() - target).square() * shares
         return (error.mean(dim=(1, 2, 3)) / shares.mean(dim=(1, 2, 3))).mean()
+
+
+def _located(groups: Sequence[Latents], chance: Tensor) -> tuple[Latents, Tensor]:
+    """The group of the picture that a chance in [0, 1) falls on, and its index (1,) there."""
+    index = (chance[None] * sum(map(len, groups))).long()
+    for one in groups:
+        if int(index) < len(one):
+            return one, index
+        index = index - len(one)
+    raise IndexError("a chance is below 1")

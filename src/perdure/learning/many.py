@@ -267,7 +267,10 @@ def _compose(base: Base, bank: Bank, method: Composed, request: Request) -> None
     settings = make_settings(advised(base.hints, bank.method), request.settings)
     with base.session(targets=method.targets) as session:
         latents = {
-            name: cache(base, read_source(base, name, _source(files), settings), flip=settings.flip)
+            name: [
+                cache(base, read, flip=settings.flip)
+                for read in read_source(base, name, _source(files), settings)
+            ]
             for name, files in request.sources.items()
         }
         composition, _ = learn_composition(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
+from perdure.hosts.size import Size
 from perdure.learning.masks import check_mask, is_mask, mask_beside, subject_of
 
 __all__ = [
@@ -22,7 +24,9 @@ __all__ = [
     "Fit",
     "Masks",
     "Pictures",
+    "TooSmall",
     "list_pictures",
+    "read_buckets",
     "read_picture",
     "read_pictures",
 ]
@@ -43,6 +47,10 @@ _NOT_READ = frozenset(
     {".cr2", ".cr3", ".dng", ".gif", ".jp2", ".jxl", ".nef", ".arw", ".raf", ".orf", ".psd", ".svg"}
 )
 _HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
+
+
+class TooSmall(PerdureError):
+    """All pictures would have to be enlarged too much."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +78,46 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    @property
+    def size(self) -> Size:
+        """Width and height of each."""
+        return self.tensor.shape[3], self.tensor.shape[2]
+
+
+def read_buckets(
+    source: Path | str | Sequence[Path | str], *, sizes: Sequence[Size], masks: Masks = "none"
+) -> tuple[Pictures, ...]:
+    """Each picture at that of ``sizes`` whose shape is nearest to its own, cropped as little.
+
+    A `Pictures` for every size that has some, in the order of their first files. Raises as
+    `read_pictures` does; PerdureError also where none is large enough for its size.
+    """
+    paths, notes = _list_files(source)
+    groups: dict[Size, list[Path]] = {}
+    for path in paths[:MAX_PICTURES]:
+        width, height = _read_rgb(path, MAX_PIXELS)[0].size
+
+        def apart(size: Size, shape: float = width / height) -> tuple[float, int]:
+            return abs(math.log(size[0] / size[1] / shape)), -size[0] * size[1]
+
+        groups.setdefault(min(sizes, key=apart), []).append(path)
+    if len(paths) > MAX_PICTURES:
+        read_pictures(paths, size=sizes[0])  # says so
+    found, refused = [], TooSmall("")
+    for size, files in groups.items():
+        try:
+            found.append(read_pictures(files, size=size, masks=masks))
+        except TooSmall as error:
+            refused = error
+            notes += [
+                f"{file} is too small ({size[0]}x{size[1]} wanted): left out; take a larger one."
+                for file in files
+            ]
+    if not found:
+        raise refused
+    found[0] = replace(found[0], notes=(*notes, *found[0].notes))
+    return tuple(found)
 
 
 def read_pictures(
@@ -155,7 +203,7 @@ def read_pictures(
         kept.append((path, _fitted(picture, wanted, fit), thumbnail))
 
     if not kept:
-        raise PerdureError(
+        raise TooSmall(
             f"None of the {len(paths)} pictures is large enough for {text} pixels: give larger"
             " versions, or choose a smaller --size."
         )

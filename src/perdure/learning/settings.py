@@ -41,8 +41,9 @@ class LearnSettings(Settings):
     """Training prompts; `{}` stands for the concept token."""
     size: AnySize | None = None
     """Width and height to learn at, such as 768x512; the base's own by default."""
-    fit: Literal["crop", "letterbox"] = "crop"
-    """What of a picture fits into the size: a crop about the centre, or all of it with a border."""
+    fit: Literal["crop", "letterbox", "buckets"] = "crop"
+    """What of a picture fits into the size: a crop about the centre, all of it with a border, or
+    nearly all of it in a size of its own shape and of no more pixels."""
     captions: bool = True
     """Learn with NAME.txt beside NAME.jpg, where it lies there, in the place of a template."""
     caption_dropout: Annotated[float, Limits(least=0, most=1)] = 0.1
