@@ -29,6 +29,7 @@ LAYERS = (
     ("drawing",),
     ("learning", "classification"),
     ("totals",),
+    ("bank_checking", "bank_repair"),
     ("bank", "bank_listing", "bank_reading", "bank_writing", "bank_format", "bank_names"),
     ("methods", "hosts"),
     ("adapters",),

@@ -40,9 +40,11 @@ from perdure.bank_format import (
     check_finite,
     check_tensors,
     composition_to_bytes,
+    lost,
     number_of,
     orphans,
     read_state,
+    rebuilding,
     to_bytes,
 )
 from perdure.bank_names import check_concept_name
@@ -76,6 +78,10 @@ class Bank(ReadableBank):
         ours = {".lock", ".learning", "concepts", "tasks"}  # what a crash in here may leave
         if (path / "bank.json").exists():
             raise PerdureError(f"{path} already is a bank: open it, or choose another folder.")
+        if lost(path):  # a writer would take them for what a crash left
+            raise PerdureError(
+                f"{path} holds concepts, but its bank.json is missing: {rebuilding(path)}."
+            )
         if path.exists() and not path.is_dir():
             raise PerdureError(f"{path} is a file: choose another folder for the bank.")
         if path.is_dir() and {item.name for item in path.iterdir()} - ours:
@@ -227,8 +233,8 @@ class Bank(ReadableBank):
             files = {name: file for name, file in self._state.files.items() if name != concept}
             shorter = replace(record, concepts=rest)
             if rest and concept == record.concepts[0]:
-                factors, _, _ = self._load(concept)
-                _, token, _ = self._load(rest[0])
+                factors, _, _ = self.load(concept)
+                _, token, _ = self.load(rest[0])
                 data, sha256 = to_bytes(self._state, shorter, rest[0], factors, token)
                 # Under a new name beside the old file, which bank.json lists until it is replaced.
                 name = files[rest[0]].next_name()

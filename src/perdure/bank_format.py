@@ -6,11 +6,13 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE, WORD, Token
@@ -25,6 +27,8 @@ __all__ = [
     "ConceptFile",
     "State",
     "TaskRecord",
+    "COMPOSITION_FILE",
+    "CONCEPT_FILE",
     "as_json",
     "check_agreement",
     "check_buildable",
@@ -32,10 +36,13 @@ __all__ = [
     "check_tensors",
     "differences",
     "from_bytes",
+    "lost",
     "metadata_of",
     "number_of",
     "orphans",
     "read_state",
+    "reading_errors",
+    "rebuilding",
     "to_bytes",
     "composition_to_bytes",
 ]
@@ -44,8 +51,11 @@ FORMAT = 2
 """The format of bank.json and of the concepts' files that this version writes. It reads format 1,
 too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
-_CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
-_COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
+CHECKSUM = "sha256"
+"""The key of bank.json's checksum of all its other keys. Banks from before it have none."""
+
+CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
+COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"[0-9]{2,}-(.+?)(?:\+[0-9]+)?")
 _TOKENS = (f"{WORD}/", f"{STATE}/")
 _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
@@ -80,7 +90,7 @@ class ConceptFile:
 
     def next_name(self) -> str:
         """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
-        known = _CONCEPT_FILE.fullmatch(self.name) or _COMPOSITION_FILE.fullmatch(self.name)
+        known = CONCEPT_FILE.fullmatch(self.name) or COMPOSITION_FILE.fullmatch(self.name)
         assert known is not None
         return f"{known[1]}.{int(known[2] or 0) + 1}.safetensors"
 
@@ -98,6 +108,15 @@ class State:
     """What the tasks share, in a file of the bank's own that is replaced whole."""
 
     def to_json(self) -> str:
+        content = {**self._content(), CHECKSUM: self.checksum}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what bank.json says: another one for whatever else it says."""
+        return _checksum(self._content())
+
+    def _content(self) -> dict[str, Any]:
         tasks = [
             {
                 "folder": task.folder,
@@ -119,7 +138,7 @@ class State:
         if self.composition is not None:
             file = self.composition
             content["composition"] = {"file": file.name, "sha256": file.sha256}
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> State:
@@ -130,7 +149,7 @@ class State:
             names = []
             for entry in _of(list, task, "concepts"):
                 # Names become paths that are deleted one day: none may lead out of the bank.
-                name, file = _of(str, entry, "name"), _file(entry, _CONCEPT_FILE)
+                name, file = _of(str, entry, "name"), _file(entry, CONCEPT_FILE)
                 if not is_name(name):
                     raise ValueError(f"bad concept entry {entry!r}")
                 if name in files:
@@ -147,7 +166,7 @@ class State:
         base = _of(dict, content, "base")
         shared = content.get("composition", content.get("together"))  # its name in format 1
         return cls(
-            composition=_file(shared, _COMPOSITION_FILE) if shared is not None else None,
+            composition=_file(shared, COMPOSITION_FILE) if shared is not None else None,
             base=BaseIdentity(name=_of(str, base, "name"), hash=_of(str, base, "hash")),
             method=_of(str, content, "method"),
             config=_of(dict, content, "config"),
@@ -190,14 +209,30 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values: how the file sets them out does not matter."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rebuilding(path: Path) -> str:
+    """How a bank.json comes back, for the sentences that say that it is hurt."""
+    return (
+        f"rebuild it with `perdure doctor --bank {path} --repair`, or restore the folder from a"
+        " backup"
+    )
+
+
 def read_state(path: Path) -> State:
     """The bank.json of the bank at `path`. Raises PerdureError where it is none."""
     file = path / "bank.json"
-    mend = "restore it from a backup"
+    mend = rebuilding(path)
     try:
         content = json.loads(file.read_bytes())
         json.dumps(content, allow_nan=False)  # JSON has neither NaN nor infinity, Python's has
     except (FileNotFoundError, NotADirectoryError) as error:
+        if lost(path):
+            raise PerdureError(f"{file} is missing, though concepts lie there: {mend}.") from error
         raise PerdureError(
             f"There is no bank at {path}: check --bank; `perdure learn` makes a new one."
         ) from error
@@ -213,6 +248,11 @@ def read_state(path: Path) -> State:
             raise PerdureError(
                 f"The bank {path} was written by a newer perdure (format {number}, this one reads"
                 f" {FORMAT}): upgrade with `pip install -U perdure`."
+            )
+        written = content.pop(CHECKSUM, None)
+        if written not in (None, _checksum(content)):
+            raise PerdureError(
+                f"{file} is damaged (what it says is not what its checksum is of): {mend}."
             )
         state = State.from_json(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -230,7 +270,7 @@ def check_buildable(file: Path, state: State) -> None:
         build(state.method, **state.config)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise PerdureError(
-            f"{file} cannot be used ({error}): restore it from a backup, or, if a newer perdure"
+            f"{file} cannot be used ({error}): {rebuilding(file.parent)}, or, if a newer perdure"
             " wrote it, upgrade with `pip install -U perdure`."
         ) from error
 
@@ -259,9 +299,16 @@ def check_agreement(
             here["first concept"], there["first concept"] = about["concepts"][0], task.concepts[0]
     if different := differences(here, there):
         raise PerdureError(
-            f"{file} says {different}, unlike {path / 'bank.json'}: restore bank.json from a"
-            " backup, or write the other file's values into it."
+            f"{file} says {different}, unlike {path / 'bank.json'}: {rebuilding(path)}."
         )
+
+
+def lost(path: Path) -> bool:
+    """Do concepts' files lie at `path`, where there is no bank.json that lists them?"""
+    homes = path / "concepts"
+    return not (path / "bank.json").exists() and any(
+        CONCEPT_FILE.fullmatch(file.name) for file in homes.glob("*/*")
+    )
 
 
 def orphans(path: Path, state: State) -> Iterator[Path]:
@@ -269,14 +316,14 @@ def orphans(path: Path, state: State) -> Iterator[Path]:
     yield from (path / ".learning").glob("commit-*")
     for file in path.iterdir():
         own = state.composition is not None and file.name == state.composition.name
-        if not own and _COMPOSITION_FILE.fullmatch(file.name):
+        if not own and COMPOSITION_FILE.fullmatch(file.name):
             yield file
     for home in _folders(path / "concepts"):
         name = composed(home.name)
         kept = state.files.get(name)
         if kept is not None:
             for file in home.iterdir():
-                if file.name != kept.name and _CONCEPT_FILE.fullmatch(file.name):
+                if file.name != kept.name and CONCEPT_FILE.fullmatch(file.name):
                     yield file
         elif is_name(name):
             yield home
@@ -340,6 +387,15 @@ def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Token, dic
         own = [key for key in tensors if key.startswith(_TOKENS)]
         parts = {key.removesuffix(f"/{concept}"): tensors.pop(key) for key in own}
     return tensors, Token(parts), about
+
+
+@contextmanager
+def reading_errors(path: Path, mend: str) -> Iterator[None]:
+    """What a safetensors file raises that is none, or none of ours, as PerdureErrors."""
+    try:
+        yield
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise PerdureError(f"{path} is no file of a bank ({error!r}): {mend}.") from error
 
 
 def metadata_of(data: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from perdure.cli.banks import evaluate, list_concepts, remove, show
 from perdure.cli.bench import bench
+from perdure.cli.checking import verify
 from perdure.cli.classify import classify
 from perdure.cli.drawing import export, generate
 from perdure.cli.learning import learn
@@ -39,6 +40,7 @@ app.command()(bench)
 app.command()(classify)
 app.command()(methods)
 app.command()(doctor)
+app.command()(verify)
 app.command()(smallworld)
 app.command()(demo)
 
