@@ -116,11 +116,12 @@ def _check_fits(
         d_out, d_in = (shapes or {}).get(layer, (None, None))
         for name, factor in factors.items() if layer != SHARED else ():
             shape = tuple(factor.shape)
-            own, of_base = {
+            sides: dict[str, tuple[object, object]] = {
                 "A": (shape[0], d_out),
                 "B": (shape[-1], d_in),
                 "dW": (shape, (d_out, d_in)),
-            }.get(name, (d_out is not None, True))
+            }
+            own, of_base = sides.get(name, (d_out is not None, True))
             sizes.append((f"{layer}/{name}", own, of_base))
     for name, own, of_base in sizes:
         if own != of_base:
