@@ -30,7 +30,15 @@ LAYERS = (
     ("learning", "classification"),
     ("totals",),
     ("bank_checking", "bank_repair"),
-    ("bank", "bank_listing", "bank_reading", "bank_writing", "bank_format", "bank_names"),
+    (
+        "bank",
+        "bank_listing",
+        "bank_reading",
+        "bank_writing",
+        "bank_forgetting",
+        "bank_format",
+        "bank_names",
+    ),
     ("methods", "hosts"),
     ("adapters",),
 )

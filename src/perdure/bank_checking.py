@@ -12,6 +12,7 @@ from torch import Tensor
 from perdure.adapters.prompts import Token
 from perdure.bank import Bank
 from perdure.bank_format import orphans
+from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.methods import Kept, Shapes, build
@@ -59,7 +60,7 @@ def check_bank(path: Path | str, base: Base | None = None) -> list[Finding]:
             shapes, widths = session.shapes, base.tokens.widths
     found = [*_hurt(bank, shapes, widths), *_interrupted(bank)]
     left = {file.relative_to(path).as_posix() for file in orphans(path, bank.state)}
-    left |= {file.relative_to(path).as_posix() for file in path.rglob("*.partial")}
+    left |= {file.relative_to(path).as_posix() for file in path.rglob("*") if is_partial(file)}
     for name in sorted(left):
         said = f"{path / name} is not listed: a crash left it, and the next write sweeps it away."
         found.append(Finding(kind="leftover", file=name, says=said))

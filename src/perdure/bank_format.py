@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perdure.adapters.prompts import STATE, WORD, Token
 from perdure.bank_names import composed, is_name
+from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.methods import build
@@ -35,6 +36,7 @@ __all__ = [
     "check_finite",
     "check_tensors",
     "differences",
+    "folder_of",
     "from_bytes",
     "lost",
     "metadata_of",
@@ -44,6 +46,7 @@ __all__ = [
     "reading_errors",
     "rebuilding",
     "to_bytes",
+    "without",
     "composition_to_bytes",
 ]
 
@@ -62,6 +65,9 @@ _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBERS = {"loss", "norm", "parameters", "penalty", "seconds"}
 _TABLES = {"nouns", "settings", "composition", "together"}
+_OF_CONCEPTS = {"nouns", "pictures", "psnr"}
+"""Facts by concept."""
+_PREVIEW = re.compile(r"(.+?)(?:-[0-9]+\.png|\.sha256)")
 _UNSET = object()
 
 T = TypeVar("T")
@@ -173,6 +179,25 @@ class State:
             tasks=tuple(tasks),
             files=files,
         )
+
+
+def folder_of(number: int, concepts: Sequence[str]) -> str:
+    """The name of a task's folder: "03-rex", of three concepts "03-rex+2"."""
+    others = f"+{len(concepts) - 1}" if len(concepts) > 1 else ""
+    return f"{number:02d}-{concepts[0]}{others}"
+
+
+def without(task: TaskRecord, concept: str) -> TaskRecord:
+    """What is left of a task when one of its concepts is forgotten: nothing that names it."""
+    rest = tuple(name for name in task.concepts if name != concept)
+    folder = folder_of(number_of(task.folder), rest) if rest else task.folder
+    facts = {
+        key: {name: fact for name, fact in value.items() if name != concept}
+        if key in _OF_CONCEPTS and isinstance(value, dict)
+        else value
+        for key, value in task.facts.items()
+    }
+    return TaskRecord(folder=folder, concepts=rest, facts=facts)
 
 
 def number_of(folder: str) -> int:
@@ -314,6 +339,7 @@ def lost(path: Path) -> bool:
 def orphans(path: Path, state: State) -> Iterator[Path]:
     """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
     yield from (path / ".learning").glob("commit-*")
+    yield from (file for file in (path / ".derived").rglob("*") if is_partial(file))
     for file in path.iterdir():
         own = state.composition is not None and file.name == state.composition.name
         if not own and COMPOSITION_FILE.fullmatch(file.name):
@@ -327,7 +353,12 @@ def orphans(path: Path, state: State) -> Iterator[Path]:
                     yield file
         elif is_name(name):
             yield home
-    listed = {task.folder for task in state.tasks}
+    listed = {task.folder: task.concepts for task in state.tasks}
+    for file in (path / "tasks").glob("*/previews/*"):
+        known = _PREVIEW.fullmatch(file.name)
+        of = listed.get(composed(file.parent.parent.name))
+        if known and of is not None and composed(known[1]) not in of:
+            yield file
     for home in _folders(path / "tasks"):
         name = composed(home.name)
         if name not in listed and _is_task_folder(name):

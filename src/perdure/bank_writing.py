@@ -66,6 +66,8 @@ def writing_errors(path: Path) -> Iterator[None]:
     """OSErrors of writing the bank at `path` as PerdureErrors."""
     try:
         yield
+    except BrokenPipeError:  # of what is said, not of what is written
+        raise
     except OSError as error:
         raise PerdureError(
             f"The bank {path} cannot be written ({error}); what it held is intact: check the disk's"

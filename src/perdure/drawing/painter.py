@@ -17,6 +17,7 @@ from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
+from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Boxed, Session
@@ -220,7 +221,8 @@ class Painter:
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         with self._session(f"<{name}>" for name in self.tokens) as session:
             session.fold(method.mix(self.kept, list(spoken)))
-            session.save(folder)
+            with writing(folder), whole_folder(folder) as partial:
+                session.save(partial)
 
 
 def draw(

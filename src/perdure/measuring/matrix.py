@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from perdure.durable import replace_file
+from perdure.durable import replace_file, writing
 from perdure.measuring.scores import SCORES
 
 Row = tuple[float | None, ...]
@@ -145,7 +145,8 @@ class TaskMatrix:
 
     def save(self, path: str | Path) -> None:
         """Write `to_json` to a file, replacing it whole."""
-        replace_file(Path(path), (self.to_json() + "\n").encode())
+        with writing(path):
+            replace_file(Path(path), (self.to_json() + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "TaskMatrix":
