@@ -52,7 +52,7 @@ from perdure.bank_format import (
 )
 from perdure.bank_names import check_concept_name
 from perdure.bank_reading import ReadableBank
-from perdure.bank_writing import WriterLock, writing_errors
+from perdure.bank_writing import MARKER, WriterLock, writing_errors
 from perdure.durable import replace_file, sync_folder, sync_tree, write_file
 from perdure.errors import PerdureError
 
@@ -78,7 +78,7 @@ class Bank(ReadableBank):
     ) -> Bank:
         """Make an empty bank. Raises PerdureError where a bank or other files already are."""
         path = Path(path).expanduser()
-        ours = {".lock", ".learning", "concepts", "tasks"}  # what a crash in here may leave
+        ours = {".lock", MARKER, ".learning", "concepts", "tasks"}  # what a crash in here may leave
         if (path / "bank.json").exists():
             raise PerdureError(f"{path} already is a bank: open it, or choose another folder.")
         if lost(path):  # a writer would take them for what a crash left

@@ -12,6 +12,7 @@ from torch import Tensor
 from perdure.adapters.prompts import Token
 from perdure.bank import Bank
 from perdure.bank_format import orphans
+from perdure.bank_writing import MARKER
 from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
@@ -23,7 +24,7 @@ __all__ = ["Finding", "check_bank"]
 Widths = Mapping[str, int]
 """Part of a token (`state`, `word/<encoder>`) -> how wide it is."""
 
-_TOP = {"bank.json", ".lock", "concepts", "tasks", ".derived", ".learning", "evaluation"}
+_TOP = {"bank.json", ".lock", MARKER, "concepts", "tasks", ".derived", ".learning", "evaluation"}
 
 
 @dataclass(frozen=True, kw_only=True)
