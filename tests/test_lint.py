@@ -122,3 +122,11 @@ def test_no_two_modules_import_each_other() -> None:
 
     for module in wanted:
         visit(module, ())
+
+
+def test_pictures_are_opened_by_the_formats_that_are_read() -> None:
+    """Others than these may run programs: `untrusted.py`; smallworld reads its own."""
+    for path in FILES:
+        name = path.relative_to(SOURCE).as_posix()
+        bare = re.search(r"Image\.open\((?!.*formats=)", path.read_text())
+        assert bare is None or name.startswith("smallworld/"), name

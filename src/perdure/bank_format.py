@@ -21,6 +21,7 @@ from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.methods import build
+from perdure.untrusted import parse_json
 
 __all__ = [
     "FORMAT",
@@ -253,7 +254,7 @@ def read_state(path: Path) -> State:
     file = path / "bank.json"
     mend = rebuilding(path)
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
         json.dumps(content, allow_nan=False)  # JSON has neither NaN nor infinity, Python's has
     except (FileNotFoundError, NotADirectoryError) as error:
         if lost(path):
@@ -263,7 +264,7 @@ def read_state(path: Path) -> State:
         ) from error
     except OSError as error:
         raise PerdureError(f"{file} cannot be read ({error.strerror}): check it.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PerdureError(f"{file} is damaged ({error}): {mend}.") from error
     try:
         number = content["format"]
@@ -432,8 +433,8 @@ def reading_errors(path: Path, mend: str) -> Iterator[None]:
 def metadata_of(data: bytes) -> dict[str, Any]:
     """What a safetensors file of ours says of itself; KeyError or ValueError where it is none."""
     # safetensors reads metadata from paths alone: 8 bytes of length, then a JSON header.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    about: dict[str, Any] = json.loads(header["__metadata__"]["perdure"])
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    about: dict[str, Any] = parse_json(header["__metadata__"]["perdure"])
     return about
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perdure.durable import replacing
+from perdure.untrusted import parse_json
 
 __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
@@ -61,7 +62,7 @@ def checkpoint_facts(path: Path) -> dict[str, object]:
     """The facts of what `save_checkpoint` wrote; ValueError where it is no such file."""
     try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, object] = json.loads(file.metadata()["facts"])
+            facts: dict[str, object] = parse_json(file.metadata()["facts"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint ({error})") from error
     return facts

@@ -23,6 +23,7 @@ from perdure.hosts.diffusion.host import Base
 from perdure.measuring.evaluate import PLAIN
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import mmd
+from perdure.untrusted import open_picture
 
 __all__ = ["MOST", "Cost", "what_it_cost"]
 
@@ -64,9 +65,9 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     for task, name in _in_turn(earlier, len(bank.tasks)):
         previews = bank.task_folder(task) / "previews"
         paths = [previews / f"{name}-{seed}.png" for seed in SEEDS]
-        if not all(path.exists() for path in paths):
+        then = _seen(paths)
+        if then is None:
             continue
-        then = [Image.open(path).convert("RGB") for path in paths]
         now = then if _unchanged(painter, name, previews) else _drawn(painter, name)
         before, after = encoder.identities(then), encoder.identities(now)
         costs.append(
@@ -82,6 +83,18 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     if strips:
         bank.add_task_file(last, "cost.png", _png(grid(strips, 2 * len(SEEDS))))
     return costs
+
+
+def _seen(paths: Sequence[Path]) -> list[Image.Image] | None:
+    """The previews; None where one is missing or cannot be read."""
+    found = []
+    for path in paths:
+        try:
+            with open_picture(path) as picture:
+                found.append(picture.convert("RGB"))
+        except ValueError:
+            return None
+    return found
 
 
 def _in_turn(earlier: Sequence[T], turn: int) -> Sequence[T]:
