@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,6 +80,7 @@ def learn(
 
     A base may advise other defaults than the ones below; smallworld does.
     """
+    from perdure.bank import Bank
     from perdure.hosts.diffusion.host import Base
     from perdure.learning import learn as teaching
     from perdure.learning import many, request
@@ -100,13 +101,14 @@ def learn(
     if resume:
         if settings or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
+        pending = request.pending(Bank.open(bank))
         if (bank / ".learning" / request.MANY).exists():
             records = many.resume_many(opener, bank, **workers, **talk)
         else:
             with bar("resuming") as report:
                 records = [teaching.resume(opened, bank, report=report, **talk)]
         _learned(records)
-        _after(opened, bank, check)
+        _after(opened, bank, check, pending)
         return
     given = {**settings, "method": method or None, "options": method_options(option or []), **talk}
     together = {concept: source for task in tasks for concept, source in task.items()}
@@ -115,14 +117,14 @@ def learn(
     if processes > 1 or ray:
         nouns = dict.fromkeys(together, noun) if noun else {}
         _learned(many.learn_many(opener, bank, together, nouns=nouns, **workers, **given))
-        _after(opened, bank, check)
+        _after(opened, bank, check, together)
         return
     for task in tasks:
         own = dict.fromkeys(task, noun) if noun else {}
         with bar(", ".join(f"<{concept}>" for concept in task)) as report:
             record = teaching.learn(opened, bank, task, nouns=own, report=report, **given)
         _learned([record])
-        _after(opened, bank, check)
+        _after(opened, bank, check, task)
 
 
 def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
@@ -169,15 +171,24 @@ def _learned(records: Sequence[TaskRecord]) -> None:
         )
 
 
-def _after(base: Any, bank: Path, check: bool) -> None:
-    """The table of what this concept cost the others."""
+def _after(base: Any, bank: Path, check: bool, taught: Mapping[str, Any]) -> None:
+    """Whether the new concepts look like their pictures; the table of what they cost the others."""
     if not check:
         return
     from perdure.measuring.cost import MOST, what_it_cost
     from perdure.measuring.features import MetricEncoder
+    from perdure.measuring.likeness import Likenesses
 
     try:
-        costs = what_it_cost(base, bank, MetricEncoder.of(base))
+        encoder = MetricEncoder.of(base)
+        costs = what_it_cost(base, bank, encoder)
+        for one in Likenesses(base, encoder).of(bank, taught):
+            if one.own <= one.ordinary:
+                note(
+                    f"<{one.concept}> draws nothing like its pictures (likeness {one.own:.2f}; what"
+                    f" the base draws of any prompt has {one.ordinary:.2f}): forget it and learn it"
+                    " again with more --steps, another --lr or better pictures."
+                )
     except PerdureError as error:
         note(f"What it cost the earlier concepts is not known. {error}")
         return

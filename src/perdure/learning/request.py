@@ -22,6 +22,7 @@ __all__ = [
     "Task",
     "discard",
     "interrupted",
+    "pending",
     "refuse_unfinished",
     "sources_in",
     "unreadable",
@@ -97,14 +98,20 @@ def discard(bank: Bank | Path | str) -> None:
 
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
+    return tuple(pending(bank))
+
+
+def pending(bank: Bank) -> dict[str, tuple[str, ...]]:
+    """Concept -> its pictures, of the learn that was cut short in this bank; empty where there is
+    none."""
     if (many := bank.workspace / MANY).exists():
         with unreadable(many):
-            return tuple(sources_in(read_json(many)))
+            return sources_in(read_json(many))
     path = bank.workspace / REQUEST
     if not path.exists():
-        return ()
-    names = tuple(Task.load(path).sources)
-    return () if set(names) <= set(bank.concepts) else names
+        return {}
+    sources = dict(Task.load(path).sources)
+    return {} if sources.keys() <= set(bank.concepts) else sources
 
 
 def refuse_unfinished(bank: Bank) -> None:
