@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from perdure.durable import replacing
+from perdure.durable import replacing_from_folder
 from perdure.untrusted import parse_json
 
 __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atomically"]
@@ -25,7 +25,7 @@ def write_atomically(
     Raises OSError where it cannot be written.
     """
     whole = {k: v.detach().contiguous() for k, v in tensors.items()}
-    with replacing(path) as partial:
+    with replacing_from_folder(path) as partial:
         try:
             save_file(whole, partial, dict(metadata))
         except SafetensorError as error:  # all that can go wrong here is the disk

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -17,6 +16,7 @@ __all__ = [
     "is_partial",
     "replace_file",
     "replacing",
+    "replacing_from_folder",
     "sync_file",
     "sync_folder",
     "sync_tree",
@@ -24,6 +24,8 @@ __all__ = [
     "write_file",
     "writing",
 ]
+
+_PARTIAL = ".perdure-partial"
 
 
 @contextmanager
@@ -51,16 +53,30 @@ def replace_file(path: Path, data: bytes, *, staged: Path | None = None) -> None
 def replacing(path: Path, *, staged: Path | None = None) -> Iterator[Path]:
     """A file to write; at the end of the block it is synced and takes the place of `path`.
 
-    It lies in a folder of this process beside `path`, which the next writer sweeps away after a
-    crash, or is `staged`, on the same file system; missing folders are made. After an error in the
-    block `path` is what it was.
+    It lies beside `path`, under a name of this process's own, or is `staged`, on the same file
+    system; missing folders are made. After an error in the block `path` is what it was; what a
+    crash leaves, the next writer in that folder sweeps away.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) if staged is None else _staged(staged) as partial:
+    for file in (path, staged or path):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path) if staged is None else nullcontext(staged) as partial:
         yield partial
         sync_file(partial)
         os.replace(partial, path)
-        sync_folder(path.parent)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_from_folder(path: Path) -> Iterator[Path]:
+    """As `replacing`, for a writer that makes files of its own beside the one that it writes: they
+    are in a folder together."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(path) as home:
+        home.mkdir()
+        yield home / path.name
+        sync_file(home / path.name)
+        os.replace(home / path.name, path)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -84,43 +100,44 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if path.is_dir() and any(path.iterdir()):
                 raise PerdureError(f"{path} is no longer empty: choose another folder.") from error
             raise
-        sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
-    """A path in a folder of this process, with nothing there yet."""
-    _sweep(path)
-    home = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
+    """A path of this process's own, with nothing there before and nothing left there after."""
+    _sweep(path.parent)
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")
+    _delete(partial)
     try:
-        yield home / path.name
+        yield partial
     finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@contextmanager
-def _staged(path: Path) -> Iterator[Path]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield path
+        _delete(partial)
 
 
 def is_partial(path: Path) -> bool:
-    """Is it what `replacing` makes, and a crash leaves?"""
-    return path.name.startswith(".") and path.name.endswith(".partial")
+    """Is it what a crash leaves of a file or folder that was being written here?"""
+    return path.name.startswith(".") and path.name.endswith(_PARTIAL)
 
 
-def _sweep(path: Path) -> None:
-    """Delete what processes left that were killed while they wrote this file."""
+def _sweep(folder: Path) -> None:
+    """Delete what processes left that were killed while they wrote in this folder."""
     if os.name == "nt":  # which cannot ask whether a process is there
         return
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    for left in folder.glob(f".*{_PARTIAL}"):
         with suppress(ValueError, PermissionError):
             try:
-                os.kill(int(left.name.split(".")[-2]), 0)
+                os.kill(int(left.name.removesuffix(_PARTIAL).rpartition(".")[2]), 0)
             except ProcessLookupError:
-                shutil.rmtree(left, ignore_errors=True)
+                _delete(left)
+
+
+def _delete(path: Path) -> None:
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -29,7 +29,10 @@ def main() -> int:
     asked = _options()
     if "LD_PRELOAD" not in os.environ and (library := _built()):
         environment = {**os.environ, "LD_PRELOAD": str(library)}
-        return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+        try:
+            return subprocess.run([sys.executable, *sys.argv], env=environment).returncode
+        finally:
+            shutil.rmtree(library.parent, ignore_errors=True)
     sys.path[:0] = [str(HERE), str(HERE.parent)]
     from scenes import World, scenes
     from trials import FAILURES, Stage
@@ -53,7 +56,7 @@ def main() -> int:
     try:
         world = World(work / "world")
         methods = asked.methods.split(",") if asked.methods else list(METHODS)
-        every = list(scenes(world, asked.verbs.split(","), methods))
+        every = list(scenes(world, asked.verbs.split(","), methods, asked.tokens.split(",")))
         rng.shuffle(every)
         each = -(-asked.instants // len(every))
         for number, scene in enumerate(every):
@@ -101,7 +104,7 @@ def _report(trials: list, operations: Counter[str], seconds: float) -> None:
             f"| {verb} | {how} | {len(of)} | {len(of) - new} | {new} "
             f"| {sum(t.ended == 'refused' for t in of)} | {sum(bool(t.fault) for t in of)} |"
         )
-    kills = sum(t.how.startswith("SIGKILL at") and t.ended == "killed" for t in trials)
+    kills = sum(t.how.startswith("SIGKILL at any") and t.ended == "killed" for t in trials)
     print(
         f"\n{len(trials)} trials in {seconds:.0f} s over {len({t.scene for t in trials})} scenes, "
         f"{kills} of them killed under way; {sum(bool(t.fault) for t in trials)} faults. "
@@ -125,6 +128,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--operations", type=int, default=10**6, help="most that fail, a scene")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--verbs", default=",".join(VERBS))
+    parser.add_argument("--tokens", default="word,state")
     parser.add_argument("--methods", default="", help="names with commas; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="")

@@ -21,6 +21,7 @@ from perdure.benchmarks.runs import Run, run
 from perdure.classification.run import ClassificationRun, run_classification
 from perdure.classification.settings import FitSettings
 from perdure.drawing.export import export
+from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.learn import learn, resume
@@ -115,17 +116,19 @@ def litter(folder: Path) -> list[str]:
     found = [
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.name.endswith(".partial") or path.name.startswith(".tmp")
+        if is_partial(path) or path.name.startswith(".tmp")
     ]
     for index in folder.rglob("bank.json"):
         found += [one.says for one in check_bank(index.parent)]
     return found
 
 
-def scenes(world: World, verbs: Sequence[str], methods: Sequence[str]) -> Iterator[Scene]:
+def scenes(
+    world: World, verbs: Sequence[str], methods: Sequence[str], tokens: Sequence[str]
+) -> Iterator[Scene]:
     """Every verb with every method and kind of token that it goes with."""
     for method in methods:
-        for token in ("word", "state"):
+        for token in tokens:
             if "learn" in verbs:
                 yield learning(world, method, token)
             if "remove" in verbs and not METHODS[method].all_at_once:

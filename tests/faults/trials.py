@@ -44,7 +44,7 @@ FAILURES = {
         number=errno.EROFS, mode=FROM_THEN_ON, kinds=CREATE | RENAME | FOLDER | DELETE
     ),
     "a rename across devices": Failure(number=errno.EXDEV, mode=ONCE, kinds=RENAME),
-    "SIGKILL": Failure(number=0, mode=KILL),
+    "SIGKILL before an operation": Failure(number=0, mode=KILL),
 }
 
 
@@ -88,7 +88,7 @@ class Stage:
         delay = share * self.length
         status, _ = in_child(lambda: self.scene.act(self.here), killed_after=delay)
         ended = "killed" if status == -signal.SIGKILL else "done"
-        return self._after(f"SIGKILL at {delay:.3f} s of {self.length:.3f}", ended)
+        return self._after(f"SIGKILL at any time at {delay:.3f} s of {self.length:.3f}", ended)
 
     def operations(self, kinds: int = EVERY) -> int:
         """How many of these the act does."""
@@ -100,7 +100,11 @@ class Stage:
         """The k-th operation fails."""
         self._reset()
         status, said = in_child(lambda: self._armed(k, FAILURES[name]))
-        how = f"{name} at operation {k}" if name != "SIGKILL" else f"SIGKILL there at operation {k}"
+        how = (
+            f"{name} at operation {k}"
+            if name != "SIGKILL"
+            else f"SIGKILL in an operation at operation {k}"
+        )
         if status == -signal.SIGKILL:
             return self._after(how, "killed")
         if status == 0:
