@@ -24,13 +24,15 @@ faults: .venv/installed
 fuzz: .venv/installed
 	PERDURE_FUZZ=20000 $(BIN)/pytest tests/test_bad_input.py $(ARGS)
 
-# Known holes in what is installed. With AUDIT_DB, a folder of advisories in OSV's format (from a zip of
-# osv.dev's PyPI export), no network is needed.
+# Known holes in what is installed. With AUDIT_DB, a zip or a folder of advisories in OSV's format, no
+# network is needed.
 audit: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[supply]'
 	$(BIN)/python tests/audit.py $(AUDIT_DB)
 
 # Do the lower bounds of pyproject.toml, taken at their word, resolve?
 lowest: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[supply]'
 	$(BIN)/uv pip compile --quiet --resolution lowest-direct --all-extras --no-header --no-annotate \
 	  --output-file .venv/lowest.txt pyproject.toml
 
