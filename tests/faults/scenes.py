@@ -140,7 +140,7 @@ def scenes(
         if "bench" in verbs:
             yield benching(world, method)
     if "classify" in verbs:
-        for method in ("c-lora", "finetuning", "inflora"):
+        for method in ("c-lora", "inflora", "coda-prompt"):
             yield classifying(world, method)
 
 
@@ -319,7 +319,7 @@ def classifying(world: World, method: str) -> Scene:
             method=method,
             options=small(method),
             tasks=2,
-            settings=FitSettings(steps=8, batch_size=4, checkpoint_every=2),
+            settings=FitSettings(epochs=2, batch_size=4, checkpoint_every=2),
             backbone=str(world.tower),
         )
 

@@ -67,6 +67,7 @@ class Stage:
 
     def __init__(self, scene: Scene, folder: Path) -> None:
         self.scene, self.folder = scene, folder
+        self._counts: dict[int, int] = {}
         self.start, self.here = folder / "start", folder / "here"
         scene.prepare(self.start)
         self.old = scene.state(self.start)
@@ -92,9 +93,11 @@ class Stage:
 
     def operations(self, kinds: int = EVERY) -> int:
         """How many of these the act does."""
-        self._reset()
-        _, said = in_child(lambda: self._armed(-1, Failure(number=0, mode=ONCE, kinds=kinds)))
-        return int(said)
+        if kinds not in self._counts:
+            self._reset()
+            _, said = in_child(lambda: self._armed(-1, Failure(number=0, mode=ONCE, kinds=kinds)))
+            self._counts[kinds] = int(said)
+        return self._counts[kinds]
 
     def failed(self, k: int, name: str) -> Trial:
         """The k-th operation fails."""
