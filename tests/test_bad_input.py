@@ -380,6 +380,15 @@ def test_an_index_that_leads_out_of_its_folder_is_refused(name: object, tmp_path
         photographed("custom-concept-101", folder)
 
 
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "\u202eb"])
+def test_what_a_terminal_would_obey_is_shown_and_not_said(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "concepts.json").write_text(json.dumps({name: None}))
+    with pytest.raises(PerdureError) as told:
+        photographed("folders", tmp_path)
+    assert str(told.value).isprintable() and "\\" in str(told.value)
+
+
 # Names
 
 
