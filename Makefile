@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow lint types docs commands base base-flow clean
+.PHONY: demo test test-slow faults fuzz audit lowest lint types docs commands base base-flow clean
 
 demo: .venv/installed
 	$(BIN)/perdure demo --out demo-out
@@ -16,6 +16,25 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(PYTEST) $(ARGS)
+
+# Every verb is killed at random instants, and every file operation fails in turn (docs/reliability.md).
+faults: .venv/installed
+	OMP_NUM_THREADS=1 nice $(BIN)/python tests/faults/run.py $(ARGS)
+
+fuzz: .venv/installed
+	PERDURE_FUZZ=20000 $(BIN)/pytest tests/test_bad_input.py $(ARGS)
+
+# Known holes in what is installed. With AUDIT_DB, a zip or a folder of advisories in OSV's format, no
+# network is needed.
+audit: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[supply]'
+	$(BIN)/python tests/audit.py $(AUDIT_DB)
+
+# Do the lower bounds of pyproject.toml, taken at their word, resolve?
+lowest: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[supply]'
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --all-extras --no-header --no-annotate \
+	  --output-file .venv/lowest.txt pyproject.toml
 
 lint: .venv/installed
 	$(BIN)/ruff check .

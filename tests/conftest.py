@@ -119,7 +119,11 @@ def tiny_v(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders `ada`, `bo` and `cy` with three small pictures each."""
-    folder = tmp_path_factory.mktemp("drawings")
+    return make_drawings(tmp_path_factory.mktemp("drawings"))
+
+
+def make_drawings(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for name in ("ada", "bo", "cy"):
         (folder / name).mkdir()

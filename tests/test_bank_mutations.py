@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from bank_mutations import mutations
 
+from perdure.bank import Bank
 from perdure.cli.banks import list_concepts, remove, show
 from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
@@ -19,7 +21,7 @@ OPTIONS = {"gated": {}, "fl2t": {"width": 8, "heads": 2, "together_steps": 2}}
 EVERY = 31
 """One mutation of so many is looked at, so that the test takes seconds."""
 REMOVALS = ("tasks/0 gone", "tasks/1 gone", "tasks is []")
-"""They leave what a removal leaves: nothing but a removed concept's folder tells them apart."""
+"""Without a checksum they leave what a removal leaves."""
 
 
 @pytest.mark.parametrize("method", OPTIONS)
@@ -34,6 +36,15 @@ def test_a_mutated_bank_json_is_refused_or_draws_the_same(
     prompts = ("a photo of <ada> and <bo>", "<cy>", "a dog")
     prints = {prompt: Painter(base, bank).fingerprint(prompt) for prompt in prompts}
     text = (bank / "bank.json").read_text()
+    for what, changed in [*mutations(text)][::3]:
+        if not what.startswith("sha256"):  # without its checksum it is a bank from before
+            (bank / "bank.json").write_text(changed)
+            with pytest.raises(PerdureError):
+                Bank.open(bank)
+    content = json.loads(text)
+    del content["sha256"]
+    text = json.dumps(content, indent=2)
+    (bank / "bank.json").write_text(text)
     refused, drawn = 0, 0
     befallen = [(what, changed) for what, changed in mutations(text) if what not in REMOVALS]
     for what, changed in befallen[::EVERY]:

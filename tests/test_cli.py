@@ -76,7 +76,7 @@ def test_learn_list_show_generate_evaluate_export_and_remove_work_in_turn(
     assert status == 0
     assert "1 concepts remain" in out
     cost = json.loads((tmp_path / "bank" / "tasks" / "02-bo" / "cost.json").read_text())
-    assert cost["costs"][0]["concept"] == "ada"
+    assert cost["costs"] == []  # nothing of <ada> is left
 
 
 def test_what_the_user_can_mend_is_one_sentence_and_status_two(

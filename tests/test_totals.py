@@ -72,13 +72,13 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The concepts whose files are read, as they are."""
     names: list[str] = []
-    load = ReadableBank._load
+    load = ReadableBank.load
 
     def counted(bank: ReadableBank, concept: str) -> object:
         names.append(concept)
         return load(bank, concept)
 
-    monkeypatch.setattr(ReadableBank, "_load", counted)
+    monkeypatch.setattr(ReadableBank, "load", counted)
     yield names
 
 

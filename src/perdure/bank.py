@@ -29,6 +29,7 @@ from typing import Any
 from torch import Tensor
 
 from perdure.adapters.prompts import Token
+from perdure.bank_forgetting import forget_traces
 from perdure.bank_format import (
     FORMAT,
     BaseIdentity,
@@ -40,14 +41,18 @@ from perdure.bank_format import (
     check_finite,
     check_tensors,
     composition_to_bytes,
+    folder_of,
+    lost,
     number_of,
     orphans,
     read_state,
+    rebuilding,
     to_bytes,
+    without,
 )
 from perdure.bank_names import check_concept_name
 from perdure.bank_reading import ReadableBank
-from perdure.bank_writing import WriterLock, writing_errors
+from perdure.bank_writing import MARKER, WriterLock, writing_errors
 from perdure.durable import replace_file, sync_folder, sync_tree, write_file
 from perdure.errors import PerdureError
 from perdure.hub import downloaded, spelt
@@ -78,9 +83,13 @@ class Bank(ReadableBank):
         """Make an empty bank. Raises PerdureError where a bank or other files already are."""
         _refuse_hub(spelt(path))
         path = Path(path).expanduser()
-        ours = {".lock", ".learning", "concepts", "tasks"}  # what a crash in here may leave
+        ours = {".lock", MARKER, ".learning", "concepts", "tasks"}  # what a crash in here may leave
         if (path / "bank.json").exists():
             raise PerdureError(f"{path} already is a bank: open it, or choose another folder.")
+        if lost(path):  # a writer would take them for what a crash left
+            raise PerdureError(
+                f"{path} holds concepts, but its bank.json is missing: {rebuilding(path)}."
+            )
         if path.exists() and not path.is_dir():
             raise PerdureError(f"{path} is a file: choose another folder for the bank.")
         if path.is_dir() and {item.name for item in path.iterdir()} - ours:
@@ -92,7 +101,7 @@ class Bank(ReadableBank):
         bank = cls(path, state)
         with writing_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        with bank.lock(verb="create"), writing_errors(path):
+        with bank.lock(verb="create"):
             if (path / "bank.json").exists():
                 raise PerdureError(f"{path} has just become a bank: open it.")
             bank._write_state(state)
@@ -134,11 +143,11 @@ class Bank(ReadableBank):
             verb: what is being done, for the sentence that another writer is refused with.
 
         Raises:
-            PerdureError: naming the process that holds the bank, and since when; and where the bank
-                was read from the hub.
+            PerdureError: naming the process that holds the bank, and since when; where the bank was
+                read from the hub; and where a file cannot be written inside.
         """
         _refuse_hub(self._origin)
-        with self._lock.hold(wait, verb) as outermost:
+        with writing_errors(self.path), self._lock.hold(wait, verb) as outermost:
             if outermost and (self.path / "bank.json").exists():  # not yet while it is created
                 self.reload()
             yield
@@ -176,9 +185,7 @@ class Bank(ReadableBank):
             self.check_method(method, config)
             self.check_new(concepts)
             check_tensors(concepts, tensors, tokens)
-            folder = f"{self._next_number():02d}-{concepts[0]}"
-            if len(concepts) > 1:
-                folder += f"+{len(concepts) - 1}"
+            folder = folder_of(self._next_number(), concepts)
             record = TaskRecord(folder=folder, concepts=concepts, facts=as_json(facts))
 
             files = dict(self._state.files)
@@ -226,9 +233,9 @@ class Bank(ReadableBank):
     def remove(self, concept: str, *, composition: Mapping[str, Tensor] | None = None) -> None:
         """Forget a concept, and its task when it was the last of it; all of it or nothing.
 
-        The other concepts of its task keep the task's factors: they move, unchanged, into the next
-        one's file. Whether the method can do without them is the method's to say, beforehand.
-        `composition` replaces what the tasks share; None leaves it as it is.
+        The other concepts of its task keep the task's factors: their files are written anew, with
+        the same tensors and without its name. Whether the method can do without them is the
+        method's to say, beforehand. `composition` replaces what the tasks share; None leaves it.
 
         Raises:
             PerdureError: for an unknown concept, a locked bank and a full disk.
@@ -236,22 +243,38 @@ class Bank(ReadableBank):
         with self._writing("remove"):
             record = self._record(self._known(concept))
             shutil.rmtree(self.derived, ignore_errors=True)  # no sum may outlive a part of it
-            rest = tuple(name for name in record.concepts if name != concept)
+            forget_traces(self.path, self._state, concept)
             files = {name: file for name, file in self._state.files.items() if name != concept}
-            shorter = replace(record, concepts=rest)
-            if rest and concept == record.concepts[0]:
-                factors, _, _ = self._load(concept)
-                _, token, _ = self._load(rest[0])
-                data, sha256 = to_bytes(self._state, shorter, rest[0], factors, token)
-                # Under a new name beside the old file, which bank.json lists until it is replaced.
-                name = files[rest[0]].next_name()
-                home = self.path / "concepts" / rest[0]
-                replace_file(home / name, data, staged=self._staging / name)
-                files[rest[0]] = ConceptFile(name=name, sha256=sha256)
+            shorter = without(record, concept)
+            if shorter.concepts:
+                files |= self._written_anew(record, shorter)
             tasks = [shorter if task is record else task for task in self.tasks]
             kept = tuple(task for task in tasks if task.concepts)
             self._write_state(replace(self._with_composition(composition), tasks=kept, files=files))
             self._sweep()
+
+    def _written_anew(self, record: TaskRecord, shorter: TaskRecord) -> dict[str, ConceptFile]:
+        """The files of a task that has lost a concept, under new names beside the old ones, which
+        bank.json lists until it is replaced; its folder too, if that has another name."""
+        files = {}
+        factors, _, _ = self.load(record.concepts[0])
+        for index, name in enumerate(shorter.concepts):
+            _, token, _ = self.load(name)
+            own = factors if index == 0 else {}
+            data, sha256 = to_bytes(self._state, shorter, name, own, token)
+            file = self._state.files[name].next_name()
+            replace_file(self.path / "concepts" / name / file, data, staged=self._staging / file)
+            files[name] = ConceptFile(name=file, sha256=sha256)
+        if shorter.folder != record.folder:
+            staged = self._staging / shorter.folder
+            if self.task_folder(record).is_dir():
+                shutil.copytree(self.task_folder(record), staged)
+            else:
+                staged.mkdir()
+            sync_tree(staged)
+            os.rename(staged, self.path / "tasks" / shorter.folder)
+            sync_folder(self.path / "tasks")
+        return files
 
     def add_task_file(self, task: TaskRecord | str, name: str, data: bytes) -> Path:
         """Write or replace one file in a task's folder, atomically. `task` as in `read`.
@@ -277,7 +300,7 @@ class Bank(ReadableBank):
     @contextmanager
     def _writing(self, verb: str) -> Iterator[None]:
         """The lock, the newest state, no orphans, and OSErrors as sentences."""
-        with self.lock(verb=verb), writing_errors(self.path):
+        with self.lock(verb=verb):
             self.reload()
             self._sweep()
             yield

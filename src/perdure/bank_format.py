@@ -6,18 +6,22 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE, WORD, Token
 from perdure.bank_names import composed, is_name
+from perdure.durable import is_partial
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.methods import build
+from perdure.untrusted import parse_json
 
 __all__ = [
     "FORMAT",
@@ -25,18 +29,25 @@ __all__ = [
     "ConceptFile",
     "State",
     "TaskRecord",
+    "COMPOSITION_FILE",
+    "CONCEPT_FILE",
     "as_json",
     "check_agreement",
     "check_buildable",
     "check_finite",
     "check_tensors",
     "differences",
+    "folder_of",
     "from_bytes",
+    "lost",
     "metadata_of",
     "number_of",
     "orphans",
     "read_state",
+    "reading_errors",
+    "rebuilding",
     "to_bytes",
+    "without",
     "composition_to_bytes",
 ]
 
@@ -44,14 +55,20 @@ FORMAT = 2
 """The format of bank.json and of the concepts' files that this version writes. It reads format 1,
 too, in which a token is `token/<concept>`, a row of the one text encoder's table."""
 
-_CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
-_COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
+CHECKSUM = "sha256"
+"""The key of bank.json's checksum of all its other keys. Banks from before it have none."""
+
+CONCEPT_FILE = re.compile(r"(concept)(?:\.(\d+))?\.safetensors")
+COMPOSITION_FILE = re.compile(r"(composition|together)(?:\.(\d+))?\.safetensors")
 _TASK_FOLDER = re.compile(r"[0-9]{2,}-(.+?)(?:\+[0-9]+)?")
 _TOKENS = (f"{WORD}/", f"{STATE}/")
 _OLD_TOKEN, _OLD_ENCODER = "token/", "text_encoder"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _NUMBERS = {"loss", "norm", "parameters", "penalty", "seconds"}
 _TABLES = {"nouns", "settings", "composition", "together"}
+_OF_CONCEPTS = {"nouns", "pictures", "psnr"}
+"""Facts by concept."""
+_PREVIEW = re.compile(r"(.+?)(?:-[0-9]+\.png|\.sha256)")
 _UNSET = object()
 
 T = TypeVar("T")
@@ -80,7 +97,7 @@ class ConceptFile:
 
     def next_name(self) -> str:
         """A name for the file that replaces it: concept.1.safetensors, concept.2.safetensors."""
-        known = _CONCEPT_FILE.fullmatch(self.name) or _COMPOSITION_FILE.fullmatch(self.name)
+        known = CONCEPT_FILE.fullmatch(self.name) or COMPOSITION_FILE.fullmatch(self.name)
         assert known is not None
         return f"{known[1]}.{int(known[2] or 0) + 1}.safetensors"
 
@@ -98,6 +115,15 @@ class State:
     """What the tasks share, in a file of the bank's own that is replaced whole."""
 
     def to_json(self) -> str:
+        content = {**self._content(), CHECKSUM: self.checksum}
+        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what bank.json says: another one for whatever else it says."""
+        return _checksum(self._content())
+
+    def _content(self) -> dict[str, Any]:
         tasks = [
             {
                 "folder": task.folder,
@@ -119,7 +145,7 @@ class State:
         if self.composition is not None:
             file = self.composition
             content["composition"] = {"file": file.name, "sha256": file.sha256}
-        return json.dumps(content, indent=2, allow_nan=False) + "\n"
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> State:
@@ -130,7 +156,7 @@ class State:
             names = []
             for entry in _of(list, task, "concepts"):
                 # Names become paths that are deleted one day: none may lead out of the bank.
-                name, file = _of(str, entry, "name"), _file(entry, _CONCEPT_FILE)
+                name, file = _of(str, entry, "name"), _file(entry, CONCEPT_FILE)
                 if not is_name(name):
                     raise ValueError(f"bad concept entry {entry!r}")
                 if name in files:
@@ -147,13 +173,32 @@ class State:
         base = _of(dict, content, "base")
         shared = content.get("composition", content.get("together"))  # its name in format 1
         return cls(
-            composition=_file(shared, _COMPOSITION_FILE) if shared is not None else None,
+            composition=_file(shared, COMPOSITION_FILE) if shared is not None else None,
             base=BaseIdentity(name=_of(str, base, "name"), hash=_of(str, base, "hash")),
             method=_of(str, content, "method"),
             config=_of(dict, content, "config"),
             tasks=tuple(tasks),
             files=files,
         )
+
+
+def folder_of(number: int, concepts: Sequence[str]) -> str:
+    """The name of a task's folder: "03-rex", of three concepts "03-rex+2"."""
+    others = f"+{len(concepts) - 1}" if len(concepts) > 1 else ""
+    return f"{number:02d}-{concepts[0]}{others}"
+
+
+def without(task: TaskRecord, concept: str) -> TaskRecord:
+    """What is left of a task when one of its concepts is forgotten: nothing that names it."""
+    rest = tuple(name for name in task.concepts if name != concept)
+    folder = folder_of(number_of(task.folder), rest) if rest else task.folder
+    facts = {
+        key: {name: fact for name, fact in value.items() if name != concept}
+        if key in _OF_CONCEPTS and isinstance(value, dict)
+        else value
+        for key, value in task.facts.items()
+    }
+    return TaskRecord(folder=folder, concepts=rest, facts=facts)
 
 
 def number_of(folder: str) -> int:
@@ -190,20 +235,36 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
+def _checksum(content: Mapping[str, Any]) -> str:
+    """Of the values: how the file sets them out does not matter."""
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def rebuilding(path: Path) -> str:
+    """How a bank.json comes back, for the sentences that say that it is hurt."""
+    return (
+        f"rebuild it with `perdure doctor --bank {path} --repair`, or restore the folder from a"
+        " backup"
+    )
+
+
 def read_state(path: Path) -> State:
     """The bank.json of the bank at `path`. Raises PerdureError where it is none."""
     file = path / "bank.json"
-    mend = "restore it from a backup"
+    mend = rebuilding(path)
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
         json.dumps(content, allow_nan=False)  # JSON has neither NaN nor infinity, Python's has
     except (FileNotFoundError, NotADirectoryError) as error:
+        if lost(path):
+            raise PerdureError(f"{file} is missing, though concepts lie there: {mend}.") from error
         raise PerdureError(
             f"There is no bank at {path}: check --bank; `perdure learn` makes a new one."
         ) from error
     except OSError as error:
         raise PerdureError(f"{file} cannot be read ({error.strerror}): check it.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PerdureError(f"{file} is damaged ({error}): {mend}.") from error
     try:
         number = content["format"]
@@ -213,6 +274,11 @@ def read_state(path: Path) -> State:
             raise PerdureError(
                 f"The bank {path} was written by a newer perdure (format {number}, this one reads"
                 f" {FORMAT}): upgrade with `pip install -U perdure`."
+            )
+        written = content.pop(CHECKSUM, None)
+        if written not in (None, _checksum(content)):
+            raise PerdureError(
+                f"{file} is damaged (what it says is not what its checksum is of): {mend}."
             )
         state = State.from_json(content)
     except (KeyError, TypeError, ValueError) as error:
@@ -230,7 +296,7 @@ def check_buildable(file: Path, state: State) -> None:
         build(state.method, **state.config)
     except (ValueError, TypeError, ArithmeticError) as error:
         raise PerdureError(
-            f"{file} cannot be used ({error}): restore it from a backup, or, if a newer perdure"
+            f"{file} cannot be used ({error}): {rebuilding(file.parent)}, or, if a newer perdure"
             " wrote it, upgrade with `pip install -U perdure`."
         ) from error
 
@@ -259,28 +325,41 @@ def check_agreement(
             here["first concept"], there["first concept"] = about["concepts"][0], task.concepts[0]
     if different := differences(here, there):
         raise PerdureError(
-            f"{file} says {different}, unlike {path / 'bank.json'}: restore bank.json from a"
-            " backup, or write the other file's values into it."
+            f"{file} says {different}, unlike {path / 'bank.json'}: {rebuilding(path)}."
         )
+
+
+def lost(path: Path) -> bool:
+    """Do concepts' files lie at `path`, where there is no bank.json that lists them?"""
+    homes = path / "concepts"
+    return not (path / "bank.json").exists() and any(
+        CONCEPT_FILE.fullmatch(file.name) for file in homes.glob("*/*")
+    )
 
 
 def orphans(path: Path, state: State) -> Iterator[Path]:
     """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
     yield from (path / ".learning").glob("commit-*")
+    yield from (file for file in (path / ".derived").rglob("*") if is_partial(file))
     for file in path.iterdir():
         own = state.composition is not None and file.name == state.composition.name
-        if not own and _COMPOSITION_FILE.fullmatch(file.name):
+        if not own and COMPOSITION_FILE.fullmatch(file.name):
             yield file
     for home in _folders(path / "concepts"):
         name = composed(home.name)
         kept = state.files.get(name)
         if kept is not None:
             for file in home.iterdir():
-                if file.name != kept.name and _CONCEPT_FILE.fullmatch(file.name):
+                if file.name != kept.name and CONCEPT_FILE.fullmatch(file.name):
                     yield file
         elif is_name(name):
             yield home
-    listed = {task.folder for task in state.tasks}
+    listed = {task.folder: task.concepts for task in state.tasks}
+    for file in (path / "tasks").glob("*/previews/*"):
+        known = _PREVIEW.fullmatch(file.name)
+        of = listed.get(composed(file.parent.parent.name))
+        if known and of is not None and composed(known[1]) not in of:
+            yield file
     for home in _folders(path / "tasks"):
         name = composed(home.name)
         if name not in listed and _is_task_folder(name):
@@ -342,11 +421,20 @@ def from_bytes(data: bytes, concept: str) -> tuple[dict[str, Tensor], Token, dic
     return tensors, Token(parts), about
 
 
+@contextmanager
+def reading_errors(path: Path, mend: str) -> Iterator[None]:
+    """What a safetensors file raises that is none, or none of ours, as PerdureErrors."""
+    try:
+        yield
+    except (SafetensorError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise PerdureError(f"{path} is no file of a bank ({error!r}): {mend}.") from error
+
+
 def metadata_of(data: bytes) -> dict[str, Any]:
     """What a safetensors file of ours says of itself; KeyError or ValueError where it is none."""
     # safetensors reads metadata from paths alone: 8 bytes of length, then a JSON header.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    about: dict[str, Any] = json.loads(header["__metadata__"]["perdure"])
+    header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    about: dict[str, Any] = parse_json(header["__metadata__"]["perdure"])
     return about
 
 

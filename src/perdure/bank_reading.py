@@ -24,6 +24,8 @@ from perdure.bank_format import (
     from_bytes,
     metadata_of,
     read_state,
+    reading_errors,
+    rebuilding,
 )
 from perdure.bank_names import check_new_names
 from perdure.errors import PerdureError
@@ -92,6 +94,11 @@ class ReadableBank:
     # What it says
 
     @property
+    def state(self) -> State:
+        """bank.json as it was last read."""
+        return self._state
+
+    @property
     def base(self) -> BaseIdentity:
         """The base that the concepts were learned on."""
         return self._state.base
@@ -134,7 +141,7 @@ class ReadableBank:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what bank.json says: it changes with every commit and remove."""
-        return hashlib.sha256(self._state.to_json().encode()).hexdigest()
+        return self._state.checksum
 
     def fingerprint_at(self, tasks: int) -> str:
         """SHA-256 of what the bank draws with its first so many tasks; of their base, too.
@@ -234,7 +241,7 @@ class ReadableBank:
         tensors: dict[str, Tensor] = {}
         tokens: dict[str, Token] = {}
         for concept in self._record(task).concepts:
-            factors, tokens[concept], _ = self._load(concept)
+            factors, tokens[concept], _ = self.load(concept)
             tensors |= factors
         return tensors, tokens
 
@@ -245,7 +252,7 @@ class ReadableBank:
         """
 
         def read(concept: str) -> Callable[[], Mapping[str, Tensor]]:
-            return lambda: self._load(concept)[0]
+            return lambda: self.load(concept)[0]
 
         return [(task.concepts, _Tensors(read(task.concepts[0]))) for task in self.tasks]
 
@@ -260,14 +267,15 @@ class ReadableBank:
             if any(task.facts.get(name) for task in self.tasks for name in names):
                 raise PerdureError(
                     f"{self.path / 'bank.json'} does not list what the method trained for all of"
-                    " its concepts (`composition`), though they were learned with it: restore it"
-                    " from a backup."
+                    " its concepts (`composition`), though they were learned with it:"
+                    f" {rebuilding(self.path)}."
                 )
             return {}
         mend = "restore it from a backup; the concepts' own files do not depend on it"
         data = self._verified(self.path / file.name, file, mend)
-        check_agreement(self.path, self._state, self.path / file.name, metadata_of(data))
-        return safetensors.torch.load(data)
+        with reading_errors(self.path / file.name, mend):
+            check_agreement(self.path, self._state, self.path / file.name, metadata_of(data))
+            return safetensors.torch.load(data)
 
     def tokens(self, upto: int | None = None) -> Mapping[str, Token]:
         """The tokens of the first ``upto`` tasks' concepts, in order; all by default.
@@ -275,11 +283,21 @@ class ReadableBank:
         A concept's file is read when its token is first asked for, and that raises as `read`.
         """
         concepts = [name for task in self.tasks[:upto] for name in task.concepts]
-        return _Tokens(concepts, lambda concept: self._load(concept)[1])
+        return _Tokens(concepts, lambda concept: self.load(concept)[1])
 
     def metadata(self, concept: str) -> dict[str, Any]:
         """What the concept's file says of itself: format, method, config, base, task, facts."""
-        return self._load(concept)[2]
+        return self.load(concept)[2]
+
+    def load(self, concept: str) -> tuple[dict[str, Tensor], Token, dict[str, Any]]:
+        """(factors, token, metadata) of a concept's file, verified and in agreement with bank.json;
+        factors of a task's first concept alone. Raises as `read`."""
+        path, file = self.concept_file(concept), self._state.files[concept]
+        data = self._verified(path, file, self._mend(concept))
+        with reading_errors(path, self._mend(concept)):
+            factors, token, about = from_bytes(data, concept)
+            check_agreement(self.path, self._state, path, about, self._record(concept))
+        return factors, token, about
 
     def _record(self, task: TaskRecord | str) -> TaskRecord:
         name = task if isinstance(task, str) else task.folder
@@ -296,13 +314,6 @@ class ReadableBank:
     def _unknown(self, name: str) -> PerdureError:
         known = ", ".join(self.concepts) or "none yet"
         return PerdureError(f"The bank {self.path} has no {name!r}; its concepts: {known}.")
-
-    def _load(self, concept: str) -> tuple[dict[str, Tensor], Token, dict[str, Any]]:
-        """(factors, token, metadata) of one verified file, which agrees with bank.json."""
-        path, file = self.concept_file(concept), self._state.files[concept]
-        data = self._verified(path, file, self._mend(concept))
-        check_agreement(self.path, self._state, path, metadata_of(data), self._record(concept))
-        return from_bytes(data, concept)
 
     def _mend(self, concept: str) -> str:
         return f"restore it from a backup, or `perdure remove {concept}` and learn it again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -10,20 +11,32 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from perdure.errors import PerdureError
 
-__all__ = ["WriterLock", "writing_errors"]
+try:
+    import fcntl
+except ImportError:  # Windows, whose file systems have locks
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["MARKER", "WriterLock", "writing_errors"]
+
+MARKER = ".lock.owner"
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}
 
 
 class WriterLock:
-    """The lock of the bank at `path`. Its file says, for the others' sentence, who holds it."""
+    """The lock of the bank at `path`. Its file says, for the others' sentence, who holds it.
+
+    Where the file system has no locks (some network mounts), a marker stands for it, which names
+    its owner and is taken over where that process is dead.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path / ".lock"
-        self._lock = FileLock(self._file)
+        self._file, self._marker = path / ".lock", path / MARKER
+        self._lock: BaseFileLock | None = None
 
     @contextmanager
     def hold(self, wait: float, verb: str) -> Iterator[bool]:
@@ -32,14 +45,15 @@ class WriterLock:
             raise PerdureError(
                 "wait is nan, but must be seconds: a negative number waits for ever."
             )
-        outermost = not self._lock.is_locked
         with writing_errors(self.path):
+            lock = self._lock = self._lock or self._made()
+            outermost = not lock.is_locked
             try:
-                self._lock.acquire(timeout=wait)
+                lock.acquire(timeout=wait)
             except Timeout:
                 raise PerdureError(
                     f"The bank {self.path} is being written by {self._holder()}: wait until it is"
-                    " done, or stop it."
+                    f" done, or stop it{self._otherwise()}."
                 ) from None
         try:
             if outermost:
@@ -49,12 +63,26 @@ class WriterLock:
         finally:
             if outermost:
                 self._sign("")
-            self._lock.release()
+            lock.release()
+
+    def _made(self) -> BaseFileLock:
+        if fcntl is not None:
+            file = os.open(self._file, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    return SoftFileLock(self._marker)
+            finally:
+                os.close(file)
+        return FileLock(self._file)
+
+    def _otherwise(self) -> str:
+        soft = isinstance(self._lock, SoftFileLock)
+        return f"; if there is none any more, delete {self._marker}" if soft else ""
 
     def _sign(self, text: str) -> None:
         """Write into the file who holds it; a courtesy, so a failure is no error."""
-        if not isinstance(self._lock, FileLock):
-            return  # a file system without flock: filelock fell back to a marker that is not ours
         with suppress(OSError):
             self._file.write_text(text)
 
@@ -71,6 +99,8 @@ def writing_errors(path: Path) -> Iterator[None]:
     """OSErrors of writing the bank at `path` as PerdureErrors."""
     try:
         yield
+    except BrokenPipeError:  # of what is said, not of what is written
+        raise
     except OSError as error:
         raise PerdureError(
             f"The bank {path} cannot be written ({error}); what it held is intact: check the disk's"

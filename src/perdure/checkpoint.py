@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from perdure.durable import replacing
+from perdure.durable import replacing_from_folder
+from perdure.untrusted import parse_json
 
 __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atomically"]
 
@@ -19,10 +20,16 @@ __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atom
 def write_atomically(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file so that a crash leaves the old file or the new one."""
+    """Write a safetensors file so that a crash leaves the old file or the new one.
+
+    Raises OSError where it cannot be written.
+    """
     whole = {k: v.detach().contiguous() for k, v in tensors.items()}
-    with replacing(path) as partial:
-        save_file(whole, partial, dict(metadata))
+    with replacing_from_folder(path) as partial:
+        try:
+            save_file(whole, partial, dict(metadata))
+        except SafetensorError as error:  # all that can go wrong here is the disk
+            raise OSError(f"{error}") from error
 
 
 def save_checkpoint(
@@ -55,7 +62,7 @@ def checkpoint_facts(path: Path) -> dict[str, object]:
     """The facts of what `save_checkpoint` wrote; ValueError where it is no such file."""
     try:
         with safe_open(path, "pt") as file:
-            facts: dict[str, object] = json.loads(file.metadata()["facts"])
+            facts: dict[str, object] = parse_json(file.metadata()["facts"])
     except (SafetensorError, OSError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no checkpoint ({error})") from error
     return facts

@@ -18,7 +18,6 @@ Nothing is fetched and nothing copied. Where each layout was read:
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -29,6 +28,7 @@ from perdure.bank_names import caseless, check_concept_name, composed
 from perdure.benchmarks.streams import Photographed, Stream
 from perdure.errors import PerdureError
 from perdure.learning.photos import list_pictures
+from perdure.untrusted import read_json
 
 __all__ = ["LAYOUTS", "Layout", "photographed"]
 
@@ -121,13 +121,13 @@ def _custom_concept_101(folder: Path) -> list[Photographed]:
     concepts = []
     for number, entry in enumerate(_json(index, list), 1):
         try:
-            home, noun = folder / entry["instance_data_dir"], str(entry["class_prompt"])
+            home, noun = _below(folder, entry["instance_data_dir"], index), entry["class_prompt"]
         except (KeyError, TypeError) as error:
             raise PerdureError(
                 f"Entry {number} of {index} has no instance_data_dir and class_prompt: take the"
                 " file as published."
             ) from error
-        concepts.append(_in_folder(home, noun))
+        concepts.append(_in_folder(home, str(noun)))
     if not concepts:
         raise PerdureError(f"{index} lists no concepts: take the file as it was published.")
     return concepts
@@ -148,7 +148,7 @@ def _celeba_hq(folder: Path) -> list[Photographed]:
         _indexed(
             f"person-{identity}",
             "person",
-            [folder / "CelebA-HQ-img" / f"{number}.jpg" for number in numbers],
+            [_below(folder / "CelebA-HQ-img", f"{number}.jpg", mapping) for number in numbers],
             mapping,
         )
         for identity, numbers in _ten(pictures, "people", mapping).items()
@@ -172,7 +172,10 @@ def _landmarks(folder: Path) -> list[Photographed]:
         _indexed(
             f"waterfall-{landmark}",
             "waterfall",
-            [folder.joinpath("train", *name[:3], f"{name}.jpg") for name in names],
+            [
+                _below(folder / "train", "/".join((*name[:3], f"{name}.jpg")), index)
+                for name in names
+            ],
             index,
         )
         for landmark, names in _ten(pictures, "waterfalls", index).items()
@@ -225,10 +228,20 @@ def _indexed(name: str, noun: str, files: Sequence[Path], index: Path) -> Photog
     return Photographed(name=name, noun=noun, files=tuple(map(str, files)))
 
 
+def _below(folder: Path, name: Any, index: Path) -> Path:
+    """A path that an index names; PerdureError where it leads out of the data set."""
+    inside = isinstance(name, str) and "\0" not in name and not Path(name).is_absolute()
+    if not inside or ".." in Path(name).parts:
+        raise PerdureError(
+            f"{index} names {name!r}, which is no path below {folder}: take the file as published."
+        )
+    return folder / name
+
+
 def _json(path: Path, kind: type) -> Any:
     _check_there(path)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except ValueError as error:
         raise PerdureError(f"{path} is not JSON ({error}): mend it or take it anew.") from error
     if not isinstance(found, kind):

@@ -13,6 +13,7 @@ from perdure.benchmarks.concepts import DRAWING
 from perdure.benchmarks.kind import Data, Kind
 from perdure.errors import PerdureError
 from perdure.measuring.matrix import TaskMatrix
+from perdure.untrusted import read_json
 
 __all__ = ["KINDS", "Record", "check_record", "grouped", "numbers", "read_record", "read_records"]
 
@@ -63,7 +64,7 @@ class Record:
 def read_record(path: Path) -> Record:
     """The record in a file; PerdureError where it holds none."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         if data["kind"] not in KINDS:
             raise ValueError(f"its kind is {data['kind']!r}, none of {', '.join(KINDS)}")
         if data["format"] != (known := KINDS[data["kind"]].format):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from perdure.cluster import cause, on_cluster
-from perdure.durable import replace_file
+from perdure.durable import replace_file, writing
 from perdure.errors import PerdureError
 from perdure.outputs import output_folder
 from perdure.processes import pool_of
@@ -86,8 +86,9 @@ def run_grid(
 def finish(cell: C, work: Work[C]) -> None:
     """Run one cell and write its record, atomically."""
     output_folder(cell.record.parent)
-    record = work(cell)
-    replace_file(cell.record, (json.dumps(record, separators=(",", ":")) + "\n").encode())
+    with writing(f"What the run {cell.record.stem} makes"):
+        record = work(cell)
+        replace_file(cell.record, (json.dumps(record, separators=(",", ":")) + "\n").encode())
 
 
 def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:

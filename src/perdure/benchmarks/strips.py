@@ -11,7 +11,9 @@ from PIL import Image
 from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import MethodRuns
 from perdure.benchmarks.runs import SHOWN
+from perdure.errors import PerdureError
 from perdure.measuring.inline import image
+from perdure.untrusted import open_picture
 
 __all__ = ["concept_rows", "pair_rows"]
 
@@ -23,8 +25,14 @@ def _cut(path: Path, columns: int, rows: int) -> list[list[Image.Image]]:
     """A sheet of pictures of one size, row by row; none where there is no sheet."""
     if not path.exists():
         return []
-    with Image.open(path) as sheet:
-        shown = sheet.convert("RGB")
+    try:
+        with open_picture(path) as sheet:
+            shown = sheet.convert("RGB")
+    except ValueError as error:
+        raise PerdureError(
+            f"{path} cannot be read as a picture ({error}): take it away, and the report does"
+            " without it."
+        ) from error
     width, height = shown.width // columns, shown.height // rows
     return [
         [

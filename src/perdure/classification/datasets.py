@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -20,6 +21,8 @@ Read = tuple[tuple[str, ...], Split, Split]
 _ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 _TESTS = ("test", "val")
 _SPLIT_SEED = 0
+_MOST_UNPACKED = 20
+"""Times a zip file's own size: pictures are compressed already."""
 _RECORD = 2 + 3 * 32 * 32
 
 
@@ -143,9 +146,15 @@ def _in_folder(path: Path) -> dict[str, bytes | Path]:
 def _zipped(path: Path) -> dict[str, bytes | Path]:
     try:
         with zipfile.ZipFile(path) as archive:
-            names = [n for n in archive.namelist() if n.lower().endswith(_ENDINGS)]
-            return {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError) as error:
+            parts = [p for p in archive.infolist() if p.filename.lower().endswith(_ENDINGS)]
+            size, claimed = path.stat().st_size, sum(part.file_size for part in parts)
+            if claimed > _MOST_UNPACKED * size:
+                raise PerdureError(
+                    f"{path} has {size} bytes and claims {claimed} of pictures, and is not"
+                    " unpacked, for it may be a decompression bomb: give a folder instead."
+                )
+            return {part.filename: archive.read(part) for part in parts}
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError) as error:
         raise PerdureError(f"{path} is not a readable zip file ({error}).") from error
 
 

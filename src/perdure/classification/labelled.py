@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from perdure.errors import PerdureError
+from perdure.untrusted import open_picture
 
 __all__ = ["EncodedPictures", "Pictures", "Selected", "Split", "as_pictures", "decode"]
 
@@ -22,9 +22,9 @@ Pictures = Sequence[np.ndarray]
 def decode(source: bytes | Path, name: str) -> np.ndarray:
     """The pixels (H, W, 3) of a picture file; PerdureError where it is none."""
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with open_picture(source) as image:
             return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except ValueError as error:
         raise PerdureError(
             f"{name} cannot be read as a picture ({error}): mend or remove it."
         ) from error

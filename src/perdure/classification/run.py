@@ -27,6 +27,7 @@ from perdure.measuring.matrix import (
     forgetting_max,
 )
 from perdure.outputs import output_folder
+from perdure.untrusted import read_json
 
 __all__ = ["ACCURACY", "FORMAT", "ClassificationRun", "derived", "run_classification"]
 
@@ -230,7 +231,12 @@ def _accuracy(model: ContinualClassifier, test: Split) -> float:
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise PerdureError(
+            f"{path} cannot be read ({error}): remove its folder to run anew."
+        ) from error
 
 
 def _replace(path: Path, values: Any) -> None:

@@ -23,6 +23,7 @@ from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.methods.protocol import Kept
 from perdure.outputs import output_folder
+from perdure.untrusted import read_json
 
 __all__ = ["INDEX", "State", "read", "write"]
 
@@ -78,7 +79,7 @@ def write(folder: Path, state: State) -> None:
 def read(folder: Path) -> State:
     """Load what `write` wrote; PerdureError where it is not there or not readable."""
     try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = read_json(folder / INDEX)
         if index["format"] != FORMAT:
             raise PerdureError(f"{folder} has the format {index['format']}, and this reads 1.")
         whole = load_file(folder / index["state"])

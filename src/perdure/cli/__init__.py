@@ -11,6 +11,7 @@ from rich.console import Console
 
 from perdure.cli.banks import evaluate, list_concepts, remove, show
 from perdure.cli.bench import bench
+from perdure.cli.checking import verify
 from perdure.cli.classify import classify
 from perdure.cli.drawing import generate
 from perdure.cli.exchange import adopt, export, push
@@ -42,6 +43,7 @@ app.command()(bench)
 app.command()(classify)
 app.command()(methods)
 app.command()(doctor)
+app.command()(verify)
 app.command()(smallworld)
 app.command()(demo)
 
@@ -55,6 +57,16 @@ def main() -> None:
         status = _say(f"perdure: {error}", status=2)
     except typer.TyperException as error:
         status = _say(_misspelt(error), status=2)
+    except BrokenPipeError:  # whoever read what is said has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = _say(
+            f"perdure: {where}{error.strerror or error}: check the disk's free space and your"
+            " permissions, and try again.",
+            status=2,
+        )
     if status == _INTERRUPTED:
         _say(
             "Interrupted; nothing is lost. Go on with the same command, or after `perdure learn` "

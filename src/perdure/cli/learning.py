@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ from perdure.cli.options import (
     opening,
 )
 from perdure.errors import PerdureError
+from perdure.learning.lessons import Lesson, Lessons, read_lessons
 from perdure.learning.settings import LearnSettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,10 @@ __all__ = ["learn"]
 def learn(
     pictures: Annotated[
         list[Path] | None,
-        typer.Argument(help="A folder of pictures per concept, or (with one --name) the files."),
+        typer.Argument(
+            help="A folder of pictures per concept; or (with one --name) the files; or a TOML file "
+            "that lists concepts."
+        ),
     ] = None,
     *,
     bank: BankOption = Path("bank"),
@@ -80,6 +84,7 @@ def learn(
 
     A base may advise other defaults than the ones below; smallworld does.
     """
+    from perdure.bank import Bank
     from perdure.hosts.diffusion.host import Base
     from perdure.learning import learn as teaching
     from perdure.learning import many, request
@@ -90,7 +95,7 @@ def learn(
         request.discard(bank)
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
-    tasks = [] if resume else _tasks(pictures or [], name or [])
+    told = Lessons(lessons=()) if resume else _lessons(pictures or [], name or [], noun)
     opener = partial(
         Base.open, base, encoder=encoder or None, **opening(config, device, dtype, quantize)
     )
@@ -100,38 +105,62 @@ def learn(
     if resume:
         if settings or option or method or name or noun:
             raise PerdureError("--resume goes on with the options that the learn began with.")
+        pending = request.pending(Bank.open(bank))
         if (bank / ".learning" / request.MANY).exists():
             records = many.resume_many(opener, bank, **workers, **talk)
         else:
             with bar("resuming") as report:
                 records = [teaching.resume(opened, bank, report=report, **talk)]
         _learned(records)
-        _after(opened, bank, check)
+        _after(opened, bank, check, pending)
         return
-    given = {**settings, "method": method or None, "options": method_options(option or []), **talk}
-    together = {concept: source for task in tasks for concept, source in task.items()}
-    if teaching.at_once(bank, method or None):
-        tasks = [together]
+    given = {"method": method or told.method, **talk}
+    given["options"] = {**told.options, **method_options(option or [])}
+    lessons = _new(told.lessons, bank) if _is_list(pictures or []) else told.lessons
+    whole = teaching.at_once(bank, given["method"])
+    apart = [lesson for lesson in lessons if lesson.settings]
+    if apart and (whole or processes > 1 or ray):
+        raise PerdureError(
+            f"<{apart[0].name}> has settings of its own, and concepts that are learned at once "
+            "share theirs: say them under [learn]."
+        )
     if processes > 1 or ray:
-        nouns = dict.fromkeys(together, noun) if noun else {}
-        _learned(many.learn_many(opener, bank, together, nouns=nouns, **workers, **given))
-        _after(opened, bank, check)
+        together = {lesson.name: lesson.pictures for lesson in lessons}
+        nouns, common = _nouns(lessons), {**told.settings, **settings}
+        _learned(many.learn_many(opener, bank, together, nouns=nouns, **workers, **common, **given))
+        _after(opened, bank, check, together)
         return
-    for task in tasks:
-        own = dict.fromkeys(task, noun) if noun else {}
-        with bar(", ".join(f"<{concept}>" for concept in task)) as report:
-            record = teaching.learn(opened, bank, task, nouns=own, report=report, **given)
+    for task in [lessons] if whole else [[lesson] for lesson in lessons]:
+        own_settings = {**told.settings, **task[0].settings, **settings}
+        with bar(", ".join(f"<{lesson.name}>" for lesson in task)) as report:
+            record = teaching.learn(
+                opened,
+                bank,
+                {lesson.name: lesson.pictures for lesson in task},
+                nouns=_nouns(task),
+                report=report,
+                **own_settings,
+                **given,
+            )
         _learned([record])
-        _after(opened, bank, check)
+        _after(opened, bank, check, {lesson.name: lesson.pictures for lesson in task})
 
 
-def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Path | list[Path]]]:
-    """Concept -> its folder or files, of each task."""
+def _is_list(pictures: Sequence[Path]) -> bool:
+    return len(pictures) == 1 and pictures[0].suffix.lower() == ".toml"
+
+
+def _lessons(pictures: Sequence[Path], names: Sequence[str], noun: str) -> Lessons:
+    """What is to be learned of each concept."""
     if not pictures:
         raise PerdureError("Which pictures? Give a folder: perdure learn photos/rex --bank bank")
     for path in pictures:
         if not path.exists():
             raise PerdureError(f"There is no {path}: give a folder of pictures, or picture files.")
+    if _is_list(pictures):
+        if names or noun:
+            raise PerdureError(f"{pictures[0]} names its concepts itself: leave --name and --noun.")
+        return read_lessons(pictures[0])
     if all(path.is_dir() for path in pictures):
         given = list(names) or [_name_of(path) for path in pictures]
         if len(given) != len(pictures):
@@ -141,10 +170,28 @@ def _tasks(pictures: Sequence[Path], names: Sequence[str]) -> list[dict[str, Pat
         if len(set(given)) != len(given):
             twice = next(name for name in given if given.count(name) > 1)
             raise PerdureError(f"Two folders are named {twice}: name each one with --name.")
-        return [{name: path} for name, path in zip(given, pictures, strict=True)]
+        pairs = zip(given, pictures, strict=True)
+        return Lessons(lessons=tuple(Lesson(name=n, pictures=p, noun=noun) for n, p in pairs))
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
-    return [{names[0]: list(pictures)}]
+    return Lessons(lessons=(Lesson(name=names[0], pictures=list(pictures), noun=noun),))
+
+
+def _new(lessons: Sequence[Lesson], bank: Path) -> Sequence[Lesson]:
+    """Those that the bank does not hold yet, so that a list can be gone on with."""
+    from perdure.bank import Bank
+
+    known = Bank.open(bank).concepts if (bank / "bank.json").exists() else ()
+    for lesson in lessons:
+        if lesson.name in known:
+            note(f"<{lesson.name}> is learned already.")
+    if not (new := [lesson for lesson in lessons if lesson.name not in known]):
+        raise PerdureError(f"The bank {bank} has learned all of that list: add a concept to it.")
+    return new
+
+
+def _nouns(lessons: Sequence[Lesson]) -> dict[str, str]:
+    return {lesson.name: lesson.noun for lesson in lessons if lesson.noun}
 
 
 def _name_of(folder: Path) -> str:
@@ -169,15 +216,24 @@ def _learned(records: Sequence[TaskRecord]) -> None:
         )
 
 
-def _after(base: Any, bank: Path, check: bool) -> None:
-    """The table of what this concept cost the others."""
+def _after(base: Any, bank: Path, check: bool, taught: Mapping[str, Any]) -> None:
+    """Whether the new concepts look like their pictures; the table of what they cost the others."""
     if not check:
         return
     from perdure.measuring.cost import MOST, what_it_cost
     from perdure.measuring.features import MetricEncoder
+    from perdure.measuring.likeness import Likenesses
 
     try:
-        costs = what_it_cost(base, bank, MetricEncoder.of(base))
+        encoder = MetricEncoder.of(base)
+        costs = what_it_cost(base, bank, encoder)
+        for one in Likenesses(base, encoder).of(bank, taught):
+            if one.own <= one.ordinary:
+                note(
+                    f"<{one.concept}> draws nothing like its pictures (likeness {one.own:.2f}; what"
+                    f" the base draws of any prompt has {one.ordinary:.2f}): forget it and learn it"
+                    " again with more --steps, another --lr or better pictures."
+                )
     except PerdureError as error:
         note(f"What it cost the earlier concepts is not known. {error}")
         return

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from perdure.cli.checking import JsonOption, RepairOption, verify
 from perdure.cli.console import console
-from perdure.cli.options import BaseOption, ConfigOption, DeviceOption, DtypeOption
+from perdure.cli.options import ConfigOption, DeviceOption, DtypeOption
 from perdure.errors import PerdureError
 
 __all__ = ["demo", "doctor", "methods", "smallworld"]
@@ -26,7 +27,14 @@ def methods() -> None:
 
 
 def doctor(
-    base: BaseOption = "smallworld",
+    base: Annotated[
+        str,
+        typer.Option(
+            "--base",
+            help="As in `perdure learn`; smallworld by default, with --bank none.",
+            show_default=False,
+        ),
+    ] = "",
     config: ConfigOption = "",
     device: DeviceOption = "",
     dtype: DtypeOption = "",
@@ -39,10 +47,23 @@ def doctor(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the model card and its figures.")
     ] = None,
+    bank: Annotated[
+        Path | None, typer.Option(help="Check this bank instead, as `perdure verify` does.")
+    ] = None,
+    as_json: JsonOption = False,
+    mend: RepairOption = False,
 ) -> None:
     """Say what machine and base this is, and whether they fit; with --measure, how good it is."""
+    if bank is not None:
+        if measure or out:
+            raise PerdureError("--measure and --out are of a base: leave them or --bank out.")
+        verify(bank, base, config, device, dtype, as_json, mend)
+        return
+    if as_json or mend:
+        raise PerdureError("--json and --repair are of a bank: name it with --bank.")
     from perdure.doctor import describe, quality
 
+    base = base or "smallworld"
     for name, value in describe(
         base, device=device or None, dtype=dtype or None, config=config or None
     ):

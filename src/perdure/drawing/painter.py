@@ -18,6 +18,7 @@ from perdure.bank import Bank
 from perdure.drawing.facts import Facts, with_facts
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
+from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Begun, Boxed, Session
@@ -271,7 +272,8 @@ class Painter:
             raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
         with self._session(f"<{name}>" for name in self.tokens) as session:
             session.fold(method.mix(self.kept, list(spoken)))
-            session.save(folder)
+            with writing(folder), whole_folder(folder) as partial:
+                session.save(partial)
 
 
 def draw(

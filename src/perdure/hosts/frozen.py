@@ -1,7 +1,8 @@
 """What is frozen, in both domains: named target layers, `W_init`, folding, and deltas run live."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -112,6 +113,15 @@ class Frozen(ABC):
         is folded."""
         held = self._held()
         return {n: w.weight for n, w in held.items()} if self._pristine is None else self._pristine
+
+    @torch.no_grad()
+    def norm(self, layers: Iterable[str]) -> float | None:
+        """The Frobenius norm of `W_init` over these target layers; None where one is quantised, or
+        there are none."""
+        held = [self.pristine.get(name) for name in layers]
+        if not held or any(weight is None for weight in held):
+            return None
+        return math.sqrt(sum(float(w.float().square().sum()) for w in held if w is not None))
 
     def _held(self) -> dict[str, Layer]:
         return {name: layer for name, layer in self.layers.items() if not layer.quantised}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,7 +23,14 @@ from perdure.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoin
 from perdure.durable import replace_file, sync_file
 from perdure.errors import PerdureError
 
-__all__ = ["Progress", "run_steps"]
+__all__ = ["Diverged", "Progress", "run_steps"]
+
+EXPLODED = 30.0
+"""Deltas whose norm is so many times that of the weights which they change have diverged."""
+
+
+class Diverged(PerdureError):
+    """Going on, also from a checkpoint, would end alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +53,7 @@ def run_steps(
     optimizer: torch.optim.Optimizer,
     share_of_rate: Callable[[int], float],
     norm: Callable[[], float],
+    weights: float | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 50,
     asked: Mapping[str, object] | None = None,
@@ -60,19 +69,21 @@ def run_steps(
         optimizer: its groups' rates are those at a share of 1.
         share_of_rate: what the rates are multiplied by at a step.
         norm: of the deltas, asked for after every step.
+        weights: the norm of the weights that they change, where it is known.
         checkpoint: a file to go on from where it is there, and to replace.
         checkpoint_every: steps between two checkpoints.
         asked: JSON facts of what is trained; a checkpoint that says others is refused.
         log: a file that gets one line of JSON a step.
         report: called after every step.
 
-    Raises PerdureError where a number is no longer finite, and for a checkpoint that cannot be read
-    or is of other facts.
+    Raises Diverged where a number is no longer finite or the deltas have exploded, and PerdureError
+    for a checkpoint that cannot be read or is of other facts.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     done, spent, last = 0, 0.0, dict[str, float]()
     if checkpoint is not None and checkpoint.exists():
         done, spent, last = _resumed(checkpoint, parameters, optimizer, asked)
+    of_weights = "" if weights is None else f", of the weights that it changes {weights:.3g}"
     about = {} if asked is None else {"asked": dict(asked)}
     began = time.monotonic()
     with ExitStack() as files:
@@ -86,12 +97,19 @@ def run_steps(
             optimizer.zero_grad(set_to_none=True)
             loss, penalty = gradients(step)
             if not math.isfinite(loss) or not math.isfinite(penalty):
-                raise PerdureError(
+                what = "lr" if math.isfinite(penalty) else "lr or the method's penalty"
+                raise Diverged(
                     f"Learning diverged at step {step + 1} (loss {loss:g}, penalty {penalty:g}): "
-                    "lower lr or the method's penalty."
+                    f"lower {what}."
                 )
             optimizer.step()
             last = {"loss": loss, "penalty": penalty, "norm": norm()}
+            most = sys.float_info.max if weights is None else EXPLODED * weights
+            if not last["norm"] <= most:
+                raise Diverged(
+                    f"Learning diverged at step {step + 1} (the norm of what is learned is "
+                    f"{last['norm']:.3g}{of_weights}): lower lr."
+                )
             seconds = time.monotonic() - began
             left = seconds / (step + 1 - done) * (steps - step - 1)
             if lines is not None:

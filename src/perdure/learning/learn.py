@@ -17,6 +17,7 @@ from perdure.bank_names import composed
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import Session
+from perdure.hosts.training import Diverged
 from perdure.learning.advice import (
     advised,
     make_settings,
@@ -24,6 +25,7 @@ from perdure.learning.advice import (
     templates_of,
 )
 from perdure.learning.composition import learn_composition
+from perdure.learning.divergence import eaten
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
 from perdure.learning.loop import LOG, Progress, token_of, train
@@ -216,6 +218,22 @@ def _run(
     note: Callable[[str], None],
 ) -> TaskRecord:
     """Encode, train and keep; the same from the start and from any checkpoint."""
+    try:
+        return _kept(base, bank, method, task, pictures, report, note)
+    except Diverged:
+        bank.clear_workspace()  # a resume would end alike
+        raise
+
+
+def _kept(
+    base: Base,
+    bank: Bank,
+    method: Method,
+    task: Task,
+    pictures: Mapping[str, Sequence[Pictures]],
+    report: Callable[[Progress], None],
+    note: Callable[[str], None],
+) -> TaskRecord:
     began = time.monotonic()
     settings = task.settings
     if method.independent:
@@ -243,6 +261,12 @@ def _run(
                 report=report,
             )
             facts["seconds"] = round(facts["seconds"] + facts["composition"].get("seconds", 0.0), 3)
+    if (times := eaten(bank.workspace / LOG)) is not None:
+        note(
+            f"The penalty of {method.name} is {times:.0f} times the loss at the end, and what was"
+            f" learned has a norm of {facts['norm']:.3g}: if it draws nothing like its pictures,"
+            " learn it again with a lower penalty (`perdure methods` names the options)."
+        )
     facts |= {"nouns": dict(task.nouns), "settings": task.settings.to_json()}
     logs = {LOG: (bank.workspace / LOG).read_bytes()}
     record = bank.commit(

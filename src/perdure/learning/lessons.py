@@ -1,25 +1,25 @@
 """A TOML file that says what a bank is to learn, concept after concept.
 
-    method = "gated"            # and base, bank, [options]: as on the command line
+method = "gated"            # and base, bank, [options]: as on the command line
 
-    [learn]                     # fields of LearnSettings, for every concept
-    steps = 400
+[learn]                     # fields of LearnSettings, for every concept
+steps = 400
 
-    [[concept]]
-    pictures = "photos/rex"     # a folder, or a list of files, beside the TOML file
-    noun = "dog"
+[[concept]]
+pictures = "photos/rex"     # a folder, or a list of files, beside the TOML file
+noun = "dog"
 
-    [[concept]]
-    name = "ink"                # the folder's name where it is not given
-    pictures = "photos/inkwash"
-    template = "a painting in the style of {}"
-    steps = 800                 # of this concept alone
+[[concept]]
+name = "ink"                # the folder's name where it is not given
+pictures = "photos/inkwash"
+template = "a painting in the style of {}"
+steps = 800                 # of this concept alone
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from perdure.settings import allowed
 
 __all__ = ["Lesson", "Lessons", "read_lessons"]
 
-_TOP = {"base": str, "bank": str, "method": str, "options": dict, "learn": dict, "concept": list}
+_TOP = {"method": str, "options": dict, "learn": dict, "concept": list}
 _OWN = {"name": str, "pictures": (str, list), "noun": str}
 _WORDS = {str: "a text", dict: "a table", list: "[[concept]] tables", (str, list): "a text or list"}
 _MOST = 1_000_000
@@ -43,18 +43,16 @@ class Lesson:
     """One concept, and what is asked for it alone."""
 
     name: str
-    pictures: Path | tuple[Path, ...]
+    pictures: Path | Sequence[Path]
     noun: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """What a file asks for; None where it says nothing."""
+    """What is to be learned; for every concept its own settings come before the common ones."""
 
     lessons: tuple[Lesson, ...]
-    base: str | None = None
-    bank: Path | None = None
     method: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -82,11 +80,8 @@ def read_lessons(path: Path) -> Lessons:
     names = [lesson.name for lesson in lessons]
     if twice := [name for name in names if names.count(name) > 1]:
         raise PerdureError(f"{path} has the concept {twice[0]!r} twice: give one another name.")
-    bank = told.get("bank")
     return Lessons(
         lessons=lessons,
-        base=told.get("base"),
-        bank=None if bank is None else path.parent / bank,
         method=told.get("method"),
         options=told.get("options", {}),
         settings=_settings(told.get("learn", {}), f"{path}, [learn]"),

@@ -80,6 +80,7 @@ def train(
             optimizer=optimizer,
             share_of_rate=settings.share_of_rate,
             norm=learner.norm,
+            weights=session.base.norm(learner.layers),
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=settings.checkpoint_every,
             log=folder / LOG,

@@ -28,11 +28,18 @@ from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
 from perdure.learning.learn import bank_for, build_method, learn, resume
 from perdure.learning.loop import LOG
-from perdure.learning.request import MANY, interrupted, refuse_unfinished
+from perdure.learning.request import (
+    MANY,
+    interrupted,
+    refuse_unfinished,
+    sources_in,
+    unreadable,
+)
 from perdure.learning.sources import read_source
 from perdure.methods import DEFAULT, Composed, Kept, build
 from perdure.processes import pool_of
 from perdure.settings import Count, checked
+from perdure.untrusted import read_json
 
 __all__ = ["learn_many", "resume_many"]
 
@@ -149,9 +156,11 @@ def resume_many(
             raise PerdureError(
                 f"Nothing was interrupted in {known.path}: start with `perdure learn`."
             )
-        values = json.loads(path.read_text())
-        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
-        return _run(opened, base, known, Request(**values), processes, ray, note)
+        with unreadable(path):
+            values = read_json(path)
+            request = Request(**{**values, "sources": sources_in(values)})
+            dict(request.settings), dict(request.nouns)
+        return _run(opened, base, known, request, processes, ray, note)
 
 
 def _run(

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from perdure.errors import PerdureError
 from perdure.hosts.size import Size
 from perdure.learning.masks import check_mask, is_mask, mask_beside, subject_of
+from perdure.untrusted import FORMATS, MAX_PIXELS
 
 __all__ = [
     "MAX_PICTURES",
@@ -34,10 +35,8 @@ __all__ = [
 Fit = Literal["crop", "letterbox"]
 Masks = Literal["given", "auto", "none"]
 
-MAX_PIXELS = 89_478_485  # where Pillow, too, begins to suspect a decompression bomb
 MAX_PICTURES = 500
 
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP")
 _NAMED = "JPEG, PNG, WebP, AVIF, TIFF, BMP{}HEIC"
 _READ = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif"}
@@ -310,10 +309,10 @@ def _read_rgb(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | N
             raise PerdureError(f"{path} is empty: copy it again from its source or leave it out.")
         if _is_heif(head):
             return _read_heif(path, max_pixels)
-        # Pillow warns where it suspects a bomb; our own limit is an error, before decoding.
+        # Pillow warns of what it mends, and of bombs: our own limit is an error, before decoding.
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=_FORMATS) as image:
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=FORMATS) as image:
                 _check_pixels(path, image.size, max_pixels)
                 if image.mode == "F":
                     raise PerdureError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,19 @@ from perdure.durable import replace_file
 from perdure.errors import PerdureError
 from perdure.learning.advice import make_settings
 from perdure.learning.settings import LearnSettings
+from perdure.untrusted import read_json
 
-__all__ = ["MANY", "REQUEST", "Task", "discard", "interrupted", "refuse_unfinished"]
+__all__ = [
+    "MANY",
+    "REQUEST",
+    "Task",
+    "discard",
+    "interrupted",
+    "pending",
+    "refuse_unfinished",
+    "sources_in",
+    "unreadable",
+]
 
 MANY = "many.json"
 """What `learn_many` was asked for; it lies in the workspace until all of it is done."""
@@ -50,11 +62,31 @@ class Task:
 
     @classmethod
     def load(cls, path: Path) -> Task:
-        """Read what `save` wrote."""
-        values = json.loads(path.read_text())
-        values["settings"] = make_settings(values["settings"], {})
-        values["sources"] = {name: tuple(files) for name, files in values["sources"].items()}
-        return cls(**values)
+        """Read what `save` wrote; PerdureError where it is something else."""
+        with unreadable(path):
+            values = read_json(path)
+            values["settings"] = make_settings(values["settings"], {})
+            values["sources"] = sources_in(values)
+            for name in ("config", "digests", "nouns"):
+                dict(values[name])
+            return cls(**values)
+
+
+def sources_in(request: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Concept -> its folder or files, of a request as it was read."""
+    return {f"{name}": tuple(map(str, files)) for name, files in request["sources"].items()}
+
+
+@contextmanager
+def unreadable(path: Path) -> Iterator[None]:
+    """What a file of the workspace raises that is not as it was written, as PerdureErrors."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PerdureError(
+            f"{path} cannot be read ({error!r}), so that learn cannot be gone on with: give it up"
+            f" with `perdure learn --discard --bank {path.parent.parent}`."
+        ) from error
 
 
 def discard(bank: Bank | Path | str) -> None:
@@ -66,13 +98,20 @@ def discard(bank: Bank | Path | str) -> None:
 
 def interrupted(bank: Bank) -> tuple[str, ...]:
     """Concepts of the learn that was cut short in this bank; empty where there is none."""
+    return tuple(pending(bank))
+
+
+def pending(bank: Bank) -> dict[str, tuple[str, ...]]:
+    """Concept -> its pictures, of the learn that was cut short in this bank; empty where there is
+    none."""
     if (many := bank.workspace / MANY).exists():
-        return tuple(json.loads(many.read_text())["sources"])
+        with unreadable(many):
+            return sources_in(read_json(many))
     path = bank.workspace / REQUEST
     if not path.exists():
-        return ()
-    names = tuple(Task.load(path).sources)
-    return () if set(names) <= set(bank.concepts) else names
+        return {}
+    sources = dict(Task.load(path).sources)
+    return {} if sources.keys() <= set(bank.concepts) else sources
 
 
 def refuse_unfinished(bank: Bank) -> None:

@@ -25,8 +25,9 @@ from perdure.measuring.features import MetricEncoder
 from perdure.measuring.prompts import PLAIN
 from perdure.measuring.scores import mmd
 from perdure.measuring.settings import AT_ONCE
+from perdure.untrusted import open_picture
 
-__all__ = ["MOST", "Cost", "what_it_cost"]
+__all__ = ["MOST", "SEEDS", "Cost", "previews", "what_it_cost"]
 
 SEEDS = range(500, 504)
 MOST = 20
@@ -64,12 +65,10 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     costs, strips = [], []
     earlier = [(task, name) for task in bank.tasks[:-1] for name in task.concepts]
     for task, name in _in_turn(earlier, len(bank.tasks)):
-        previews = bank.task_folder(task) / "previews"
-        paths = [previews / f"{name}-{seed}.png" for seed in SEEDS]
-        if not all(path.exists() for path in paths):
+        then = previews(bank, name)
+        if not then:
             continue
-        then = [Image.open(path).convert("RGB") for path in paths]
-        now = then if _unchanged(painter, name, previews) else _drawn(painter, name)
+        now = then if _unchanged(painter, name, bank.task_folder(task)) else _drawn(painter, name)
         before, after = encoder.identities(then), encoder.identities(now)
         costs.append(
             Cost(
@@ -86,6 +85,20 @@ def what_it_cost(base: Base, bank: Bank | Path | str, encoder: MetricEncoder) ->
     return costs
 
 
+def previews(bank: Bank, name: str) -> list[Image.Image]:
+    """A concept as it was drawn right after it was learned; none where one cannot be read."""
+    found = []
+    for seed in SEEDS:
+        try:
+            with open_picture(
+                bank.task_folder(name) / "previews" / f"{name}-{seed}.png"
+            ) as picture:
+                found.append(picture.convert("RGB"))
+        except ValueError:
+            return []
+    return found
+
+
 def _in_turn(earlier: Sequence[T], turn: int) -> Sequence[T]:
     """At most ``MOST`` of them, evenly spread; one turn after another comes to all."""
     apart = max(1, -(-len(earlier) // MOST))
@@ -100,9 +113,9 @@ def _drawn(painter: Painter, name: str) -> Sequence[Image.Image]:
     return painter.draw([_prompt(name)] * len(SEEDS), seeds=SEEDS, batch_size=AT_ONCE)
 
 
-def _unchanged(painter: Painter, name: str, previews: Path) -> bool:
+def _unchanged(painter: Painter, name: str, task: Path) -> bool:
     """Whether the concept is drawn now as it was when its previews were."""
-    path = previews / f"{name}.sha256"
+    path = task / "previews" / f"{name}.sha256"
     return path.exists() and path.read_text() == painter.fingerprint(_prompt(name))
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from perdure.durable import replace_file
+from perdure.durable import replace_file, writing
 from perdure.measuring.scores import SCORES
+from perdure.untrusted import parse_json
 
 Row = tuple[float | None, ...]
 FORMAT = 2
@@ -133,7 +134,7 @@ class TaskMatrix:
     @classmethod
     def from_json(cls, text: str) -> "TaskMatrix":
         """Read what `to_json` wrote. Raises ValueError on anything else."""
-        data = json.loads(text)
+        data = parse_json(text)
         if not isinstance(data, dict) or data.get("format") not in (1, FORMAT):
             raise ValueError(f"this is not a perdure task matrix of format {FORMAT}")
         width = sum(len(task) for task in data["tasks"])
@@ -145,7 +146,8 @@ class TaskMatrix:
 
     def save(self, path: str | Path) -> None:
         """Write `to_json` to a file, replacing it whole."""
-        replace_file(Path(path), (self.to_json() + "\n").encode())
+        with writing(path):
+            replace_file(Path(path), (self.to_json() + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "TaskMatrix":

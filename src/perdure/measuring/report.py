@@ -1,13 +1,12 @@
 """The report: one self-contained HTML page, made from a `Report` of raw matrices and pictures."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from perdure.durable import replace_file
+from perdure.durable import replace_file, writing
 from perdure.measuring.contents import (
     Concept,
     Definition,
@@ -43,8 +42,8 @@ def write_report(path: str | Path, data: Report) -> None:
 def write_page(path: Path, text: str) -> None:
     """Write a text file, replacing it whole; missing folders are made."""
     output_folder(path.parent)
-    staged = path.with_name(f".{path.name}.{os.getpid()}.part")  # its own, if two write one page
-    replace_file(path, text.encode(), staged=staged)
+    with writing(path):
+        replace_file(path, text.encode())
 
 
 def render_report(data: Report) -> str:

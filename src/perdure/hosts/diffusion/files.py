@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from diffusers.loaders.single_file_utils import infer_diffusers_model_type
 from safetensors import SafetensorError, safe_open
 
 from perdure.errors import PerdureError
+from perdure.untrusted import read_json
 
 __all__ = [
     "SUFFIX",
@@ -54,7 +54,7 @@ def read_index(folder: Path) -> dict[str, Any]:
             "diffusers' save_pretrained first."
         )
     try:
-        found = json.loads(index.read_text())
+        found = read_json(index)
         found["_class_name"] = str(found["_class_name"])
     except (ValueError, KeyError, TypeError) as error:
         raise PerdureError(f"{index} is broken ({error}): download the base again.") from error
@@ -175,8 +175,8 @@ def _header(file: Path, start: str = "") -> Counter[torch.dtype]:
 def _check_shards(folder: Path) -> None:
     for index in sorted(folder.glob("*.safetensors.index*.json")):
         try:
-            shards = set(json.loads(index.read_text())["weight_map"].values())
-        except (ValueError, KeyError, AttributeError) as error:
+            shards = set(read_json(index)["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PerdureError(f"{index} is broken ({error}): download the base again.") from error
         for shard in sorted(shards):
             if not (folder / shard).is_file():

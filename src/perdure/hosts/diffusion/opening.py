@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from perdure.hosts.diffusion.files import (
 from perdure.hosts.diffusion.quantised import configuration
 from perdure.hub import spelt
 from perdure.quiet import quietly
+from perdure.untrusted import read_json
 
 __all__ = ["Opened", "opened"]
 
@@ -251,8 +251,8 @@ def _hints(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        hints: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
+        hints: dict[str, Any] = dict(read_json(path))
+    except (ValueError, TypeError) as error:
         raise PerdureError(f"{path} is broken ({error}): mend it or take it away.") from error
     return hints
 

@@ -76,9 +76,10 @@ class Tokens:
 
         PerdureError for a token of other encoders or of another width, and for a word of the base.
         """
-        widths = {f"{WORD}/{v.name}": v.width for v in self.vocabularies}
         for name, token in tokens.items():
-            wanted = {STATE: self.state_width} if token.kind == STATE else widths
+            widths = self.widths
+            state = widths.pop(STATE)
+            wanted = {STATE: state} if token.kind == STATE else widths
             if {part: rows.shape[1] for part, rows in token.parts.items()} != wanted:
                 has = ", ".join(f"{p} {tuple(r.shape)}" for p, r in token.parts.items())
                 needs = ", ".join(f"{part} (1, {width})" for part, width in wanted.items())
@@ -89,6 +90,11 @@ class Tokens:
         for vocabulary in self.vocabularies:
             vocabulary.add(tokens)
         self.known = dict(tokens)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Part of a token (`state`, `word/<encoder>`) -> how wide it is."""
+        return {STATE: self.state_width} | {f"{WORD}/{v.name}": v.width for v in self.vocabularies}
 
     def too_long(self, prompt: str) -> int:
         """How many of a prompt's tokens stand beyond what any text encoder reads."""

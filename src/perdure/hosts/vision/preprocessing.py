@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from perdure.untrusted import parse_json
 
 Pictures = Sequence[np.ndarray]
 """uint8 (height, width, 3) each, RGB."""
@@ -108,7 +109,7 @@ def coda_prompt(size: int) -> Preprocessing:
 
 def from_config(text: str) -> Preprocessing:
     """What a `preprocessor_config.json` of transformers says; ValueError for another scheme."""
-    config = json.loads(text)
+    config = parse_json(text)
     size, crop = config.get("size"), config.get("crop_size") or {}
     if isinstance(size, int):
         size = {"shortest_edge": size} if config.get("do_center_crop") else {"height": size}
