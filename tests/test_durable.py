@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import perdure
+from perdure.bank_writing import writing_errors
 from perdure.benchmarks.runner import finish
 from perdure.checkpoint import write_atomically
-from perdure.durable import replace_file
+from perdure.durable import replace_file, writing
+from perdure.errors import PerdureError
 from perdure.hosts.training import _cut_log
 from perdure.measuring.matrix import TaskMatrix
 
@@ -71,3 +74,23 @@ def test_nobody_else_replaces_files_by_hand() -> None:
         if by_hand.search(path.read_text(encoding="utf-8"))
     }
     assert found == {"durable.py", "classification/pretrain.py"}  # the latter puts a whole folder
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        Exception("Input/output error (os error 5)"),  # as tokenizers raises it
+        SafetensorError("Error while serializing: I/O error: Input/output error (os error 5)"),
+    ],
+)
+def test_an_error_of_the_disk_is_a_sentence_whoever_raises_it(error: Exception) -> None:
+    for block in (writing("it"), writing_errors(Path("bank"))):
+        with pytest.raises(PerdureError, match="cannot be written.*Input/output error"):
+            with block:
+                raise error
+    for other in (ValueError("no"), BrokenPipeError(32, "Broken pipe"), PerdureError("As it was.")):
+        for block in (writing("it"), writing_errors(Path("bank"))):
+            with pytest.raises(type(other), match=str(other)[-2:]):
+                with block:
+                    raise other

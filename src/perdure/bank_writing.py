@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
+from perdure.durable import of_the_system
 from perdure.errors import PerdureError
 
 try:
@@ -99,9 +100,9 @@ def writing_errors(path: Path) -> Iterator[None]:
     """OSErrors of writing the bank at `path` as PerdureErrors."""
     try:
         yield
-    except BrokenPipeError:  # of what is said, not of what is written
-        raise
-    except OSError as error:
+    except Exception as error:
+        if isinstance(error, PerdureError) or not of_the_system(error):
+            raise
         raise PerdureError(
             f"The bank {path} cannot be written ({error}); what it held is intact: check the disk's"
             " free space and your permissions, and try again."

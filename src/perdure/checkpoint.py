@@ -20,16 +20,10 @@ __all__ = ["checkpoint_facts", "load_checkpoint", "save_checkpoint", "write_atom
 def write_atomically(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file so that a crash leaves the old file or the new one.
-
-    Raises OSError where it cannot be written.
-    """
+    """Write a safetensors file so that a crash leaves the old file or the new one."""
     whole = {k: v.detach().contiguous() for k, v in tensors.items()}
     with replacing_from_folder(path) as partial:
-        try:
-            save_file(whole, partial, dict(metadata))
-        except SafetensorError as error:  # all that can go wrong here is the disk
-            raise OSError(f"{error}") from error
+        save_file(whole, partial, dict(metadata))
 
 
 def save_checkpoint(

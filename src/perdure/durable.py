@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from perdure.errors import PerdureError
 
 __all__ = [
     "is_partial",
+    "of_the_system",
     "replace_file",
     "replacing",
     "replacing_from_folder",
@@ -28,14 +27,21 @@ __all__ = [
 _PARTIAL = ".perdure-partial"
 
 
+def of_the_system(error: Exception) -> bool:
+    """Is it a file operation that failed, in Python or in a library of Rust's? Those raise errors
+    of their own, and of no kind at all, that end so."""
+    broken_pipe = isinstance(error, BrokenPipeError)  # of what is said, not of what is written
+    return (isinstance(error, OSError) and not broken_pipe) or "(os error " in str(error)
+
+
 @contextmanager
 def writing(what: Path | str) -> Iterator[None]:
     """What goes wrong in writing a file, or below a folder, as PerdureErrors."""
     try:
         yield
-    except BrokenPipeError:  # of what is said, not of what is written
-        raise
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if isinstance(error, PerdureError) or not of_the_system(error):
+            raise
         why = getattr(error, "strerror", None) or error
         raise PerdureError(
             f"{what} cannot be written ({why}): check the disk's free space and your permissions,"
