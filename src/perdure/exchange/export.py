@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from perdure.bank import Bank
 from perdure.drawing.export import export as export_folded
 from perdure.drawing.painter import Painter
 from perdure.drawing.stock import prompts_of
+from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.exchange.checking import Stock, difference
 from perdure.exchange.factors import check_fixed, factors_of
@@ -127,10 +128,20 @@ def export(
     if any(folder.iterdir()):
         raise PerdureError(f"{folder} is not empty: choose another folder for the export.")
     try:
-        return _written(painter, folder, parts, spoken, chosen)
-    finally:
+        with writing(folder), whole_folder(folder) as partial:
+            written = _written(painter, partial, parts, spoken, chosen)
+    except BaseException:
         with suppress(OSError):
-            folder.rmdir()  # where nothing is left in it
+            folder.rmdir()  # where nothing is in it
+        raise
+    return replace(
+        written,
+        folder=folder,
+        parts=tuple(
+            replace(part, files=tuple(folder / one.relative_to(partial) for one in part.files))
+            for part in written.parts
+        ),
+    )
 
 
 @dataclass(frozen=True, eq=False)

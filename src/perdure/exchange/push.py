@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from perdure.exchange.card import CARD_MARK, card
 from perdure.exchange.settings import PushSettings
 from perdure.hosts.diffusion.host import Base
 from perdure.hub import refusing, spelt
+from perdure.untrusted import read_json
 
 __all__ = ["push"]
 
@@ -103,7 +103,7 @@ def _check_ours(bank: Bank, repository: str, files: set[str]) -> None:
         return
     if "bank.json" not in files:
         raise PerdureError(f"{repository} holds other files already: choose another name.")
-    there = json.loads(Path(hf_hub_download(repository, "bank.json")).read_text(encoding="utf-8"))
+    there = read_json(Path(hf_hub_download(repository, "bank.json")))
     own = (bank.base.hash, bank.method)
     if (there.get("base", {}).get("hash"), there.get("method")) != own:
         raise PerdureError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from perdure.errors import PerdureError
 from perdure.exchange.lora import DIFFUSERS_FILE, PEFT_FILE
+from perdure.untrusted import read_json
 
 __all__ = ["Adapter", "read_file"]
 
@@ -86,7 +86,7 @@ def _check_header(path: Path) -> None:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         found["peft_type"] = str(found["peft_type"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PerdureError(f"{path} is missing or broken: give the whole folder.") from error
