@@ -274,7 +274,7 @@ def test_redrawing_a_picture_is_what_the_bank_itself_would_make_of_it(tiny: Tiny
     painter = Painter(tiny.base, bank)
     with own.session(targets=painter.method.targets, tokens=painter.tokens) as session:
         (same,) = session.draw(
-            [ADA], seeds=[3], said=painter._in_prompts, size=(32, 32), guidance_scale=3.0, **given
+            [ADA], seeds=[3], said=painter.in_prompts, size=(32, 32), guidance_scale=3.0, **given
         )
     assert np.array_equal(drawn, np.asarray(same, int))
 

@@ -74,8 +74,17 @@ BOTH = "a photo of <ada> and <bo>"
 NOBODY = "a photo of a dog"
 DRAWING: dict[str, Any] = {"steps": 2, "guidance": 3.0}
 
+SIBLINGS = {"flux2-dev"}
+"""Families whose denoiser is another's; with most methods they are tried in the long run alone."""
+
 CELLS = [
-    pytest.param(family, method, kind, id=f"{family}-{method}-{kind}")
+    pytest.param(
+        family,
+        method,
+        kind,
+        id=f"{family}-{method}-{kind}",
+        marks=pytest.mark.slow if family in SIBLINGS and method not in BOTH_KINDS else (),
+    )
     for family in FAMILIES
     for method in sorted(METHODS)
     for kind in ("word", "state")

@@ -52,7 +52,14 @@ def contents(path: Path) -> dict[str, bytes]:
     return tensors | {f"{name}/row": token.rows.numpy().tobytes() for name, token in tokens}
 
 
-@pytest.mark.parametrize("method", ["custom-diffusion-merged", "fl2t", "textual-inversion"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param("custom-diffusion-merged", marks=pytest.mark.slow),
+        "fl2t",
+        pytest.param("textual-inversion", marks=pytest.mark.slow),
+    ],
+)
 def test_one_by_one_in_another_order_and_at_once_give_the_same_tasks_to_the_bit(
     method: str, opener: Any, drawings: Path, tmp_path: Path
 ) -> None:
