@@ -17,6 +17,7 @@ import perdure
 from perdure.cli import app
 
 ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 VERSION = PROJECT["project"]["version"]
 PAGES = sorted(
@@ -84,6 +85,9 @@ def test_no_link_is_broken(page: Path) -> None:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name} links to {link}"
+        if DOCS in page.parents:
+            whole = target.is_file() and DOCS in target.parents
+            assert whole, f"{page.name} links to {link}, which the site does not have"
         if anchor:
             assert anchor in anchors(target), f"{page.name} links to {link}"
 
