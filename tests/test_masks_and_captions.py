@@ -64,6 +64,19 @@ def test_transparency_is_a_mask_and_a_letterboxs_border_is_not_the_concept(tmp_p
     assert (read.masks[1] == 1).all()
 
 
+def test_masks_among_files_that_were_named_are_no_pictures_and_their_transparency_counts(tmp_path):
+    picture().save(tmp_path / "rex.png")
+    painted = Image.new("RGBA", (40, 40), "white")
+    painted.putalpha(half())
+    painted.save(tmp_path / "rex-mask.png")
+    for read in (
+        read_pictures(sorted(tmp_path.iterdir()), size=32, masks="given"),
+        *read_buckets(sorted(tmp_path.iterdir()), sizes=((32, 32),), masks="given"),
+    ):
+        assert [file.name for file in read.files] == ["rex.png"]
+        assert (read.masks[..., :16] == 1).all() and (read.masks[..., 16:] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("mask", "size", "word"),
     [

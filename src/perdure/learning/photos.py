@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
 from perdure.hosts.size import Size
@@ -93,16 +93,15 @@ def read_buckets(
     `read_pictures` does; PerdureError also where none is large enough for its size.
     """
     paths, notes = _list_files(source)
+    _check_count(paths, MAX_PICTURES)
     groups: dict[Size, list[Path]] = {}
-    for path in paths[:MAX_PICTURES]:
+    for path in paths:
         width, height = _read_rgb(path, MAX_PIXELS)[0].size
 
         def apart(size: Size, shape: float = width / height) -> tuple[float, int]:
             return abs(math.log(size[0] / size[1] / shape)), -size[0] * size[1]
 
         groups.setdefault(min(sizes, key=apart), []).append(path)
-    if len(paths) > MAX_PICTURES:
-        read_pictures(paths, size=sizes[0])  # says so
     found, refused = [], TooSmall("")
     for size, files in groups.items():
         try:
@@ -137,8 +136,8 @@ def read_pictures(
         fit: "crop" keeps the centre; "letterbox" keeps the whole picture and pads it with the mean
             colour of its own edge.
         masks: "given" takes `NAME-mask.png` beside a picture, else its transparency; "auto" has one
-            found for every picture that has none (with rembg). Masks that lie in a folder are never
-            taken for pictures.
+            found for every picture that has none (with rembg). Masks that lie beside their pictures
+            are never taken for pictures.
         max_pixels: a picture with more pixels is refused before it is decoded.
         max_pictures: more files than this are refused before one is opened.
 
@@ -159,12 +158,7 @@ def read_pictures(
         raise ValueError(f"fit must be 'crop' or 'letterbox', not {fit!r}")
 
     paths, notes = _list_files(source)
-    if len(paths) > max_pictures:
-        raise PerdureError(
-            f"{len(paths)} pictures were given, at most {max_pictures} are read: a concept needs"
-            " only a few, so choose the best of them."
-        )
-
+    _check_count(paths, max_pictures)
     kept: list[tuple[Path, Image.Image, _Thumbnail]] = []
     shown: list[Image.Image | None] = []
     seen: dict[str, Path] = {}
@@ -229,7 +223,10 @@ def _mask(
 ) -> Image.Image | None:
     """The grey mask of one upright picture, of its size; None where it has none."""
     if (beside := mask_beside(path)) is not None:
-        return check_mask(_read_rgb(beside, max_pixels)[0], str(beside), picture.size)
+        painted, shown = _read_rgb(beside, max_pixels)
+        if shown is not None:  # what is transparent in a mask is not the concept, whatever is under
+            painted = ImageChops.multiply(painted.convert("L"), shown)
+        return check_mask(painted, str(beside), picture.size)
     if alpha is not None:
         return check_mask(alpha, f"The transparency of {path}", picture.size)
     if masks == "auto":
@@ -267,7 +264,15 @@ def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], 
             raise PerdureError(
                 f"{path} is a folder: name either one folder alone or picture files."
             )
-    return paths, []
+    return [path for path in paths if not is_mask(path, paths)], []
+
+
+def _check_count(paths: Sequence[Path], most: int) -> None:
+    if len(paths) > most:
+        raise PerdureError(
+            f"{len(paths)} pictures were given, at most {most} are read: a concept needs"
+            " only a few, so choose the best of them."
+        )
 
 
 def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
