@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageChops, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageOps
 
 from perdure.errors import PerdureError
 from perdure.hosts.size import Size
 from perdure.learning.masks import check_mask, is_mask, mask_beside, subject_of
-from perdure.untrusted import FORMATS, MAX_PIXELS
+from perdure.learning.picture_file import NAMED, read_rgb, to_rgb
+from perdure.untrusted import MAX_PIXELS
 
 __all__ = [
     "MAX_PICTURES",
@@ -37,7 +37,6 @@ Masks = Literal["given", "auto", "none"]
 
 MAX_PICTURES = 500
 
-_NAMED = "JPEG, PNG, WebP, AVIF, TIFF, BMP{}HEIC"
 _READ = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".heic", ".heif"}
     | {".avif", ".tif", ".tiff", ".bmp"}
@@ -45,7 +44,6 @@ _READ = frozenset(
 _NOT_READ = frozenset(
     {".cr2", ".cr3", ".dng", ".gif", ".jp2", ".jxl", ".nef", ".arw", ".raf", ".orf", ".psd", ".svg"}
 )
-_HEIF_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"})
 
 
 class TooSmall(PerdureError):
@@ -96,7 +94,7 @@ def read_buckets(
     _check_count(paths, MAX_PICTURES)
     groups: dict[Size, list[Path]] = {}
     for path in paths:
-        width, height = _read_rgb(path, MAX_PIXELS)[0].size
+        width, height = read_rgb(path, MAX_PIXELS)[0].size
 
         def apart(size: Size, shape: float = width / height) -> tuple[float, int]:
             return abs(math.log(size[0] / size[1] / shape)), -size[0] * size[1]
@@ -163,7 +161,7 @@ def read_pictures(
     shown: list[Image.Image | None] = []
     seen: dict[str, Path] = {}
     for path in paths:
-        picture, alpha = _read_rgb(path, max_pixels)
+        picture, alpha = read_rgb(path, max_pixels)
         own = "{}x{}".format(*picture.size)
         pixels = hashlib.sha256(f"{own}:".encode() + picture.tobytes()).hexdigest()
         if (twin := seen.setdefault(pixels, path)) is not path:
@@ -223,7 +221,7 @@ def _mask(
 ) -> Image.Image | None:
     """The grey mask of one upright picture, of its size; None where it has none."""
     if (beside := mask_beside(path)) is not None:
-        painted, shown = _read_rgb(beside, max_pixels)
+        painted, shown = read_rgb(beside, max_pixels)
         if shown is not None:  # what is transparent in a mask is not the concept, whatever is under
             painted = ImageChops.multiply(painted.convert("L"), shown)
         return check_mask(painted, str(beside), picture.size)
@@ -239,11 +237,11 @@ def read_picture(
 ) -> Image.Image:
     """One picture, a file or an open one, as `read_pictures` reads it, but enlarged as needed."""
     if isinstance(source, Image.Image):
-        return _fitted(_to_rgb(source)[0], size, fit)
+        return _fitted(to_rgb(source)[0], size, fit)
     path = Path(source).expanduser()
     if path.is_dir():
         raise PerdureError(f"{path} is a folder: name one picture.")
-    return _fitted(_read_rgb(path, MAX_PIXELS)[0], size, fit)
+    return _fitted(read_rgb(path, MAX_PIXELS)[0], size, fit)
 
 
 def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:
@@ -290,104 +288,16 @@ def list_pictures(folder: Path) -> tuple[list[Path], list[str]]:
     paths = [path for path in files if path.suffix.lower() in _READ]
     paths = [path for path in paths if not is_mask(path, paths)]
     notes = [
-        f"{path} is left out: only {_NAMED.format(' and ')} are read; convert it."
+        f"{path} is left out: only {NAMED.format(' and ')} are read; convert it."
         for path in files
         if path.suffix.lower() in _NOT_READ
     ]
     if not paths:
         raise PerdureError(
-            f"The folder {folder} has no pictures ({_NAMED.format(' or ')}) in it; sub-folders are"
+            f"The folder {folder} has no pictures ({NAMED.format(' or ')}) in it; sub-folders are"
             " not searched: name the folder that holds them."
         )
     return paths, notes
-
-
-def _read_rgb(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | None]:
-    """One file as an upright RGB picture, and its transparency (255 is opaque) if it has some.
-
-    Everything that can go wrong is a PerdureError.
-    """
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-        if not head:
-            raise PerdureError(f"{path} is empty: copy it again from its source or leave it out.")
-        if _is_heif(head):
-            return _read_heif(path, max_pixels)
-        # Pillow warns of what it mends, and of bombs: our own limit is an error, before decoding.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                _check_pixels(path, image.size, max_pixels)
-                if image.mode == "F":
-                    raise PerdureError(
-                        f"{path} holds fractions, of which none is known to be white: save it with"
-                        " 8 or 16 bits a colour."
-                    )
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except PerdureError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise _too_many_pixels(path) from error
-    except UnidentifiedImageError as error:
-        raise PerdureError(
-            f"{path} is not a picture that can be read ({_NAMED.format(' or ')}): convert it or"
-            " leave it out."
-        ) from error
-    except (PermissionError, FileNotFoundError) as error:
-        raise PerdureError(
-            f"{path} cannot be opened ({error.strerror}): check that you may read it."
-        ) from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise PerdureError(
-            f"{path} is damaged or cut short ({error}): copy it again from its source or leave"
-            " it out."
-        ) from error
-
-
-def _is_heif(head: bytes) -> bool:
-    """By the brands that a file begins with; an AVIF may share the first one, `mif1`."""
-    brands = head[8 : int.from_bytes(head[:4])]
-    return head[4:8] == b"ftyp" and brands[:4] in _HEIF_BRANDS and b"avif" not in brands
-
-
-def _read_heif(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | None]:
-    try:
-        import pillow_heif  # optional; used directly, so that nothing is registered with Pillow
-    except ImportError as error:
-        raise PerdureError(
-            f"{path} is a HEIC picture, and reading those needs one more package:"
-            " pip install 'perdure[heic]'."
-        ) from error
-    heif = pillow_heif.open_heif(path, convert_hdr_to_8bit=True)
-    _check_pixels(path, heif.size, max_pixels)
-    return _to_rgb(heif.to_pillow())  # the decoder has applied the orientation
-
-
-def _check_pixels(path: Path, size: tuple[int, int], max_pixels: int) -> None:
-    if size[0] * size[1] > max_pixels:
-        raise _too_many_pixels(path, f"{size[0]}x{size[1]}")
-
-
-def _too_many_pixels(path: Path, size: str = "far too many") -> PerdureError:
-    return PerdureError(
-        f"{path} claims {size} pixels and is not decoded, for it may be a decompression bomb: if"
-        " it is a real picture, save a smaller version of it."
-    )
-
-
-def _to_rgb(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    if image.mode.startswith("I"):  # 16-bit greyscale; Pillow's own conversion would clip it
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
-        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
-    alpha = None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        alpha = image.getchannel("A")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    opaque = alpha is None or alpha.getextrema() == (255, 255)
-    return image.convert("RGB"), None if opaque else alpha
 
 
 def _fitted(picture: Image.Image, wanted: tuple[int, int], fit: Fit) -> Image.Image:
