@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from perdure.measuring.discriminator import discriminator_auc
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.shape import shuffled_in_blocks, shuffled_reach, spoiled_reach
-from perdure.smallworld.failures import FAILURES, spoiled
+from perdure.smallworld.failures import FAILURES
 from perdure.smallworld.sees import seen
 from perdure.smallworld.world import SPLITS, references
 
@@ -69,14 +69,10 @@ def test_a_spoiled_picture_is_another_one_of_the_same_kind(way, people):
     assert np.array_equal(spoilt, FAILURES[way](picture, np.random.default_rng(1)))
 
 
-def test_a_batch_is_spoiled_picture_by_picture(people):
-    assert spoiled(people[0], np.random.default_rng(0)).shape == people[0].shape
-
-
 @pytest.mark.parametrize("domain", ["person", "object"])
 def test_for_the_second_judge_what_fails_is_nobody_and_what_does_not_is_somebody(domain):
     """The bar: blocks of 8 keep less than half of an identity, blocks of 16 and heaps a third."""
-    judge = MetricEncoder.open("smallworld-shape")
+    judge = MetricEncoder.open("smallworld-eyes")
     found = seen(judge.identities, domain, identities=4)
     assert found["blocks of 8"] < 1 / 2
     assert max(found["blocks of 16"], found["heap"]) < 1 / 3

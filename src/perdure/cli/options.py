@@ -53,7 +53,7 @@ QuantizeOption = Annotated[
 EncoderOption = Annotated[
     str,
     typer.Option(
-        "--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO, or smallworld-shape."
+        "--encoder", help="Metric encoder: folder or hub id of a CLIP or DINO, or smallworld-eyes."
     ),
 ]
 ManyConcepts = Annotated[

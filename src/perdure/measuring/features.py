@@ -29,6 +29,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from transformers.utils import cached_file
 
 from perdure.errors import PerdureError
+from perdure.measuring.eyes import WIDTH, Eyes, pixels_of
 from perdure.quiet import quietly
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ _MODELS: dict[str, type[PreTrainedModel]] = {
 }
 
 _OWN = {
-    "smallworld-shape": Path(__file__).parents[1] / "smallworld" / "weights" / "shape",
+    "smallworld-eyes": Path(__file__).parents[1] / "smallworld" / "weights" / "eyes",
 }
 
 Pictures = Tensor | Sequence[Image.Image]
@@ -60,7 +61,8 @@ class MetricEncoder:
     """
 
     name: str
-    model: PreTrainedModel
+    model: Any
+    """A model of transformers, or `Eyes`."""
     processor: Any
     tokenizer: CLIPTokenizer | None = None
     """None where the model reads no texts."""
@@ -78,7 +80,7 @@ class MetricEncoder:
         name: str | None = None,
     ) -> MetricEncoder:
         """Open a folder or hub id: a CLIP with its tokenizer, or a DINO; and its image processor;
-        or `smallworld-shape`, the drawn world's second judge.
+        or `smallworld-eyes`, the drawn world's second judge.
 
         Weights are read from safetensors alone. Raises PerdureError with one sentence that says
         what is missing or wrong.
@@ -86,7 +88,7 @@ class MetricEncoder:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         if (own := _OWN.get(str(path_or_id))) is not None:
-            name, path_or_id = name or str(path_or_id), own
+            return cls._of_eyes(own, name or str(path_or_id), device, batch_size)
         where, folder = str(path_or_id), Path(path_or_id)
         if not folder.is_dir() and (isinstance(path_or_id, Path) or where.count("/") > 1):
             raise PerdureError(f"There is no metric encoder at {where}: no such folder.")
@@ -109,6 +111,21 @@ class MetricEncoder:
             tokenizer=tokenizer,
             identity_weight=None if weight is None else weight.to(device),
             identity_bias=None if bias is None else bias.to(device),
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def _of_eyes(
+        cls, folder: Path, name: str, device: str | torch.device, batch_size: int
+    ) -> MetricEncoder:
+        weight, bias = _open_head(str(folder), WIDTH)
+        assert weight is not None and bias is not None
+        return cls(
+            name=name,
+            model=Eyes.load(folder / "model.safetensors").to(device),
+            processor=pixels_of,
+            identity_weight=weight.to(device),
+            identity_bias=bias.to(device),
             batch_size=batch_size,
         )
 
@@ -205,16 +222,22 @@ class MetricEncoder:
             raise ValueError("pictures must hold at least one picture, got none")
         done = []
         for start in range(0, len(images), self.batch_size):
-            pixels = self.processor(
-                images=images[start : start + self.batch_size], return_tensors="pt"
-            )["pixel_values"]
-            pixels = pixels.to(device=self.model.device, dtype=torch.float32)
-            if self.tokenizer:
-                pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-            else:
-                pooled = self.model(pixel_values=pixels).last_hidden_state[:, 0]
+            pooled = self._pooled(images[start : start + self.batch_size])
             done.append(normalize(head(pooled), dim=1).cpu())
         return torch.cat(done)
+
+    def _pooled(self, images: list[Image.Image]) -> Tensor:
+        pooled: Tensor
+        if isinstance(self.model, Eyes):
+            pooled = self.model(self.processor(images).to(self.model.device))
+            return pooled
+        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(device=self.model.device, dtype=torch.float32)
+        if self.tokenizer:
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+        else:
+            pooled = self.model(pixel_values=pixels).last_hidden_state[:, 0]
+        return pooled
 
 
 def _open_model(where: str) -> PreTrainedModel:

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from perdure.measuring.shape import shuffled_in_blocks
 
-__all__ = ["FAILURES", "blurred", "colour_shuffled", "heap", "mixed", "noisy", "spoiled"]
+__all__ = ["FAILURES", "blurred", "colour_shuffled", "heap", "mixed", "noisy"]
 
 
 def blurred(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -67,16 +67,3 @@ FAILURES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "colour-shuffled": colour_shuffled,
     "heap": heap,
 }
-
-
-def spoiled(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Each of (N, H, W, 3) spoiled in one way, blocks twice as often as any other."""
-    ways = [*FAILURES, "shuffled", "mixed"]
-    out = []
-    for number, picture in enumerate(pictures):
-        way = ways[int(rng.integers(len(ways)))]
-        if way == "mixed":
-            out.append(mixed(picture, pictures[number - 1], rng))
-        else:
-            out.append(FAILURES[way](picture, rng))
-    return np.stack(out)

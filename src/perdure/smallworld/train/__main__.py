@@ -1,7 +1,7 @@
 """`python -m perdure.smallworld.train STAGE`.
 
-From nothing: data, clip, vae, unet, assemble. On the shipped weights: vision, shape,
-decoder, further (name a copy of the weights with --out to leave the shipped ones alone).
+From nothing: data, clip, vae, unet, assemble. On the shipped weights: vision, decoder,
+further (name a copy of the weights with --out to leave the shipped ones alone).
 """
 
 from __future__ import annotations
@@ -34,14 +34,13 @@ from perdure.smallworld.train.vision import VISION_PAIRS
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = Path(__file__).parents[1] / "weights"
 SCRATCH = ("clip", "vae", "unet")
-IN_PLACE = ("vision", "shape", "decoder", "further")
+IN_PLACE = ("vision", "decoder", "further")
 BATCHES = {
     "clip": 2 * PAIRS,
     "vae": VAE_BATCH,
     "unet": 2 * UNET_BATCH,  # two processes
     "further": 2 * UNET_BATCH,
     "vision": 2 * VISION_PAIRS,
-    "shape": 2 * VISION_PAIRS,
     "decoder": VAE_BATCH,
 }
 SEEDS = {
@@ -51,16 +50,12 @@ SEEDS = {
     "unet": 3,
     "decoder": 4,
     "vision": 5,
-    "shape": 5,
     "further": 3,
 }
 SCHEDULES = {
     "clip": Schedule(steps=800, lr=1e-3, warmup=60, weight_decay=0.05, save_every=100),
     "vision": Schedule(
         steps=1400, lr=5e-4, ema=0.99, decay=0.6, warmup=50, weight_decay=0.05, save_every=100
-    ),
-    "shape": Schedule(
-        steps=3000, lr=5e-4, ema=0.995, decay=0.4, warmup=50, weight_decay=0.05, save_every=100
     ),
     "vae": Schedule(steps=4500, lr=2e-3, ema=0.99, weight_decay=0.0),
     "decoder": Schedule(steps=4500, lr=1e-3, ema=0.995, weight_decay=0.0),
@@ -130,16 +125,16 @@ def from_scratch(stage: str, work: Path, plan: Schedule | None, weights: Path) -
 def improve(stage: str, work: Path, plan: Schedule, weights: Path, seed: int) -> None:
     """Train a part of the shipped weights further, in place, and add the stage to the recipe."""
     folder = work / stage
-    if stage in ("vision", "shape"):
-        improve_vision(folder, plan, weights, shape=stage == "shape")
+    if stage == "vision":
+        improve_vision(folder, plan, weights)
     elif stage == "decoder":
         scenes, held_out = load_scenes(work / "scenes"), load_scenes(work / "held-out")
         improve_decoder(scenes, held_out, folder, plan, weights)
     else:
         improve_unet(load_scenes(work / "scenes"), folder, plan, weights, seed)
     if leads():
-        path = weights / "shape" / "recipe.json" if stage == "shape" else weights / "recipe.json"
-        recipe = json.loads(path.read_text()) if path.exists() else {"stages": []}
+        path = weights / "recipe.json"
+        recipe = json.loads(path.read_text())
         recipe["stages"].append(facts_of(stage, folder, seed))
         replace_file(path, (json.dumps(recipe, indent=1) + "\n").encode())
 

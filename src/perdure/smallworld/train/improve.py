@@ -32,9 +32,8 @@ def _pipeline(weights: Path) -> StableDiffusionPipeline:
     )
 
 
-def improve_vision(folder: Path, schedule: Schedule, weights: Path, shape: bool = False) -> None:
-    """The metric encoder's image tower and identity head; with ``shape`` failures are nobody, and
-    it is written beside the shipped one, into `shape`."""
+def improve_vision(folder: Path, schedule: Schedule, weights: Path) -> None:
+    """The metric encoder's image tower and identity head."""
     model = IdentityClip()
     shipped = CLIPModel.from_pretrained(
         weights / "encoder", dtype=torch.float32, use_safetensors=True
@@ -42,9 +41,9 @@ def improve_vision(folder: Path, schedule: Schedule, weights: Path, shape: bool 
     model.clip.load_state_dict(shipped.state_dict())
     head = load_file(weights / "encoder" / "identity_head.safetensors")["weight"]
     model.identity.weight.data.copy_(head)
-    train_vision(model, folder, schedule, shape)
+    train_vision(model, folder, schedule)
     if leads():
-        write_encoder(model, weights / ("shape" if shape else "encoder"))
+        write_encoder(model, weights / "encoder")
 
 
 def improve_decoder(

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perdure import precision
-from perdure.smallworld.failures import spoiled
 from perdure.smallworld.recognition import candidates
 from perdure.smallworld.train.clip import IdentityClip, contrast
 from perdure.smallworld.train.loop import Schedule, train
@@ -58,7 +57,6 @@ class _Reading(nn.Module):
         self.readers = nn.ModuleDict(
             {name: nn.Linear(width, len(words)) for name, words in _WORDS.items()}
         )
-        self.nobody = nn.Parameter(torch.randn(model.identity.out_features))
 
 
 def _scenes(rng: np.random.Generator) -> list[Scene]:
@@ -87,22 +85,8 @@ def _reading_loss(readers: nn.ModuleDict, pooled: Tensor, scenes: list[Scene]) -
     return total
 
 
-def _nobody_loss(who: Tensor, spoilt: Tensor, nobody: Tensor) -> Tensor:
-    """Identity features of spoiled pictures fall on one direction, from which those of others keep
-    away: whatever fails is alike to whatever fails, and to nobody. All are of length 1."""
-    towards = F.normalize(nobody, dim=0)
-    own = (who * spoilt).sum(1).relu().square()
-    return (1 - spoilt @ towards).mean() + (who @ towards).relu().square().mean() + own.mean()
-
-
-def train_vision(
-    model: IdentityClip, folder: Path, schedule: Schedule, shape: bool = False
-) -> None:
-    """Train the image tower, both projections and the identity head of ``model`` in place.
-
-    With ``shape`` half of the pictures are also seen as drawings fail (`failures`), and must be
-    nobody.
-    """
+def train_vision(model: IdentityClip, folder: Path, schedule: Schedule) -> None:
+    """Train the image tower, both projections and the identity head of ``model`` in place."""
     model.clip.text_model.requires_grad_(False)
     torch.manual_seed(5)
     reading = _Reading(model)
@@ -126,9 +110,6 @@ def train_vision(
             if len(scenes[index].identities) == 1 and found and len(asked) < COMPARED:
                 asked.append((int(index), *found))
         with precision.autocast(torch.device("cpu")):
-            if shape:
-                bad = torch.from_numpy(spoiled(pixels[:VISION_PAIRS].numpy(), rng))
-                spoilt = model.see(bad.permute(0, 3, 1, 2).float() / 255)[1]
             image, who, pooled = model.see(pixels.permute(0, 3, 1, 2).float() / 255)
             said = texts([scene.caption(rng) for scene in scenes])
             choices = texts([text for _, prompts, _ in asked for text in prompts])
@@ -153,11 +134,6 @@ def train_vision(
             "compared": compared.item(),
             "read": reading_loss.item(),
         }
-        loss = words + people + compared + 0.5 * reading_loss
-        if shape:
-            nobody = _nobody_loss(who[:half], spoilt, reading.nobody)
-            facts |= {"nobody": nobody.item(), "kept": (who[:half] * spoilt).sum(1).mean().item()}
-            loss = loss + nobody
-        return loss, facts
+        return words + people + compared + 0.5 * reading_loss, facts
 
     train(reading, loss_of, schedule=schedule, folder=folder, seed=5)
