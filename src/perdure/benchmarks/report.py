@@ -10,6 +10,7 @@ from pathlib import Path
 from perdure.benchmarks import class_page, class_words, page, words
 from perdure.benchmarks.classes import CLASSIFICATION
 from perdure.benchmarks.further import further_tables
+from perdure.benchmarks.paired import best_of
 from perdure.benchmarks.records import grouped, numbers
 from perdure.benchmarks.results import Results, read_results
 from perdure.measuring.latex import latex_table
@@ -28,6 +29,7 @@ def write_results(folder: Path) -> list[Path]:
     columns = columns_of(results, results.kind.columns)
     beside = columns_of(results, results.kind.further)
     rows = {method.title: next(iter(grouped(method.first).values())) for method in results.methods}
+    best = best_of(results, [*columns, *beside])
     classes = results.kind is CLASSIFICATION
     about, shown, template = (
         (class_words, class_page, "classes.html.j2") if classes else (words, page, "bench.html.j2")
@@ -38,16 +40,17 @@ def write_results(folder: Path) -> list[Path]:
         for heading, table in further_tables(results, rows, columns, beside)
     )
     texts = {
-        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n{further}",
+        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns, best=best)}\n{note}\n{further}",
         "results.tex": latex_table(
             rows,
             columns,
             caption=f"{results.stream}. {note}",
             label=f"tab:{results.stream.replace(' ', '-')}",
+            best=best,
         ),
         "results.csv": csv_table(results, [*columns, *beside]),
         "report.html": render(
-            template, shown.page(results, rows, [*columns, *beside]), Path(__file__).parent
+            template, shown.page(results, rows, [*columns, *beside], best), Path(__file__).parent
         ),
     }
     for name, text in texts.items():

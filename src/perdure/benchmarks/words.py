@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from perdure.benchmarks.paired import concepts_each
 from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import Results
 from perdure.measuring.matrix import DEFINITIONS
@@ -95,8 +96,10 @@ def table_note(results: Results, runs: str = "the stream in its first order") ->
         )
     return (
         f"Mean ± sample standard deviation over {seeds_each(results)}, {runs}. "
-        "Bold: the best of a column and whatever ties with it, which is less than the larger of "
-        "the two spreads away. A number without ± is the same in every run, or of one alone."
+        f"{same + ' ' if (same := concepts_each(results)) else ''}"
+        "Bold: the best of a column and all that is not told from it, because the 95 % interval of "
+        "their difference, paired over seeds and concepts, holds zero; nothing where that is all. "
+        "A number without ± is the same in every run, or of one alone."
     )
 
 
