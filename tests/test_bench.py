@@ -388,3 +388,37 @@ def test_bad_words_get_one_sentence(arguments: list[str], sentence: str, tmp_pat
 def test_the_streams_are_listed() -> None:
     result = CliRunner().invoke(app, ["bench", "--list"])
     assert result.exit_code == 0 and "people+places-50" in result.output
+
+
+def test_every_seed_has_concepts_of_its_own_of_the_same_kinds() -> None:
+    for name in ("people-5", "mixed-10", "people+places-50-tuning"):
+        one = stream(name)
+        split = SPLITS["tuning" if name.endswith("-tuning") else "benchmark"]
+        assert one.anew(0) is one
+        drawn = [one.anew(seed) for seed in range(3)]
+        told = [{(c.domain, c.seed) for c in each.concepts} for each in drawn]
+        assert len(set.union(*told)) == 3 * len(one.concepts), name
+        for each in drawn:
+            assert all(c.seed in split for c in each.concepts)
+            for old, new in zip(one.concepts, each.concepts, strict=True):
+                assert (old.name, old.domain) == (new.name, new.domain)
+                assert old.domain != "pet" or old.noun == new.noun  # dogs stay dogs
+    with pytest.raises(PerdureError, match="look-alike pets for 5 seeds"):
+        stream("mixed-10").anew(5)
+
+
+def test_the_grid_gives_each_seed_its_concepts_unless_they_are_to_be_the_same(
+    tmp_path: Path,
+) -> None:
+    told = {}
+    for concepts in ("fresh", "same"):
+        cells = cells_of(
+            people(3), method=["lora"], out=tmp_path, work=tmp_path, seeds=2, concepts=concepts
+        )
+        told[concepts] = [cell.stream.concepts[0].seed for cell in cells]
+    start = SPLITS["benchmark"].start
+    assert told == {"fresh": [start, start + 1000], "same": [start, start]}
+    photographed = Stream(
+        name="p", concepts=(Photographed(name="rex", noun="dog", files=("a.jpg",)),)
+    )
+    assert photographed.anew(3) is photographed

@@ -259,7 +259,7 @@ def test_the_table_is_mean_and_spread_of_the_first_order(folder: Path) -> None:
     assert c_lora["forgetting"] == "**0.030**"
     # lora: 0.8 + 0.01 seed, less (2 + 1 + 0) / 3 times its loss; C-LoRA: less 0.02
     assert lora["identity, at the end"] == "0.700"
-    # concepts are 0, 0.09 and 0.18 apart: all three draws are the first one in 1 of 27, so it holds 0
+    # concepts are 0, 0.09 and 0.18 apart: three draws of the first are 1 of 27, so it holds 0
     assert c_lora["identity, at the end"] == "0.790 ± 0.010"
     assert lora["identity, right after"] == c_lora["identity, right after"] == "0.810 ± 0.010"
     assert lora["s a concept"] == "20.0" and lora["trained"] == "76,160"  # all tie: none is best

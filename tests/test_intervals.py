@@ -14,10 +14,10 @@ def test_two_runs_of_one_value_have_three_means() -> None:
 
 
 def test_three_runs_reach_their_extremes_and_four_do_not() -> None:
-    # All draws the least of three: 1/27 = 3.7 %, above 2.5 %; of four: 1/256, so the ends lie inside.
+    # All draws the least of three: 1/27 = 3.7 %, above 2.5 %.
     low, high = bootstrap_interval([[0.0], [3.0], [6.0]], crossed=True) or (0, 0)
     assert (low, high) == pytest.approx((3 - 3 * math.sqrt(1.5), 3 + 3 * math.sqrt(1.5)))
-    # Of 0, 1, 2, 3 the sum of four is 0, 1 or 2 with 1, 4 and 10 of 256: 0.4, 2.0 and 5.9 % in all.
+    # Of 0, 1, 2, 3 the sum of four draws is 0, 1 or 2 in 1, 4 and 10 of 256: 0.4, 2.0 and 5.9 %.
     low, high = bootstrap_interval([[0.0], [1.0], [2.0], [3.0]], crossed=True) or (0, 0)
     assert low == pytest.approx(1.5 - (1.5 - 0.5) * math.sqrt(4 / 3))
     assert high == pytest.approx(1.5 + (1.5 - 0.5) * math.sqrt(4 / 3))

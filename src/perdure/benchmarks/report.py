@@ -39,8 +39,9 @@ def write_results(folder: Path) -> list[Path]:
         f"\n## {heading}\n\n{table}"
         for heading, table in further_tables(results, rows, columns, beside)
     )
+    main = markdown_table(rows, columns, best=best)
     texts = {
-        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns, best=best)}\n{note}\n{further}",
+        "results.md": f"# {results.stream}\n\n{main}\n{note}\n{further}",
         "results.tex": latex_table(
             rows,
             columns,

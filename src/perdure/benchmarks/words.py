@@ -188,6 +188,8 @@ def _options(runs: Sequence[Record]) -> str:
     first = runs[0].data
     parts = [f"--seeds {1 + max(one.seed for one in runs)}"]
     parts += [f"--orders {orders}" for orders in [1 + max(one.order for one in runs)] if orders > 1]
+    if len({one.seed for one in runs}) > 1 and not _fresh(runs):
+        parts.append("--concepts same")
     parts += varied(runs)
     parts.append(f"--pictures {first['pictures']}")
     parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
@@ -197,3 +199,12 @@ def _options(runs: Sequence[Record]) -> str:
     if not first["asked"].get("held_out"):
         parts.append("--no-held-out")
     return " ".join(parts)
+
+
+def _fresh(runs: Sequence[Record]) -> bool:
+    """Has each seed identities of its own? Photographs have none to choose from."""
+    drawn = {
+        one.seed: [told.get("seed") for told in one.data["stream"]["concepts"]] for one in runs
+    }
+    first = next(iter(drawn.values()))
+    return None in first or any(sorted(own) != sorted(first) for own in drawn.values())

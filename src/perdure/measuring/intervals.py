@@ -1,9 +1,8 @@
 """How sure a mean difference is: a bootstrap over two levels, runs and what each run measured.
 
-Runs and concepts are both a sample, and a claim is about neither these seeds nor these concepts, so
-both are drawn again. Where every run measured the same concepts, the two are crossed (the pigeonhole
-bootstrap: Owen 2007, The pigeonhole bootstrap); where each run has concepts of its own, concepts are
-drawn within their run.
+Runs and concepts are both a sample, and a claim is about neither these seeds nor these concepts,
+so both are drawn again. Where every run measured the same concepts, the two are crossed (Owen 2007,
+*The pigeonhole bootstrap*); where each run has concepts of its own, they are drawn within their run.
 """
 
 from __future__ import annotations
