@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from perdure.bank import Bank
+from perdure.benchmarks import runs
 from perdure.benchmarks.grid import cells_of, check_records
 from perdure.benchmarks.records import grouped, numbers, read_records
 from perdure.benchmarks.runner import finish, run_grid
@@ -422,3 +423,64 @@ def test_the_grid_gives_each_seed_its_concepts_unless_they_are_to_be_the_same(
         name="p", concepts=(Photographed(name="rex", noun="dog", files=("a.jpg",)),)
     )
     assert photographed.anew(3) is photographed
+
+
+def test_a_module_of_all_tasks_is_drawn_as_it_was_at_every_moment(
+    cell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    both = {"rank": 2, "width": 8, "heads": 2, "together_steps": 2, "together_lr": 0.5}
+    mixed = replace(
+        cell, record=tmp_path / "r.json", work=tmp_path / "w", method="fl2t", options=both, pairs=0
+    )
+    then: dict[int, dict[str, torch.Tensor]] = {}
+    learned = runs.learn
+
+    def learn(base, path, *args, **kwargs):
+        record = learned(base, path, *args, **kwargs)
+        bank = Bank.open(path)
+        then[len(bank.tasks)] = bank.composition()  # as it is before the next task replaces it
+        return record
+
+    monkeypatch.setattr(runs, "learn", learn)
+    used: list[tuple[int, dict[str, torch.Tensor]]] = []
+    painter = evaluate.Painter
+
+    class Watched(painter):
+        def draw(self, *args, **kwargs):
+            used.append((self.tasks, dict(self.composition)))
+            return super().draw(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "Painter", Watched)
+    record = run(mixed)
+    assert record["compositions"] == 3 and set(then) == {1, 2, 3}
+    assert not torch.equal(then[1]["proxy/ada"], then[3]["proxy/ada"])
+    assert {tasks for tasks, _ in used} == {0, 1, 2, 3}
+    for tasks, composition in used:
+        if tasks:
+            assert composition.keys() == then[tasks].keys()
+            assert all(torch.equal(composition[key], then[tasks][key]) for key in composition)
+
+
+def test_a_record_says_what_masks_keep_layer_by_layer(cell: Run, tmp_path: Path) -> None:
+    masked = {"rank": 2, "mask_rank": 2, "hidden": 4}
+    finish(
+        replace(cell, record=tmp_path / "r.json", work=tmp_path, method="stamina", options=masked),
+        run,
+    )
+    (record,) = read_records(tmp_path)
+    bank = Bank.open(tmp_path / "bank")
+    assert len(record.data["masks"]) == 3
+    ones, shares = 0, []
+    for name, told in zip(bank.concepts, record.data["masks"], strict=True):
+        tensors = bank.load(name)[0]
+        for layer, (kept, of) in told.items():
+            A, B = (tensors[f"{layer}/{factor}"] for factor in "AB")
+            bits = np.unpackbits(tensors[f"{layer}/mask"].numpy(), bitorder="little")
+            assert (kept, of) == (bits.sum(), len(A) * B.shape[1])
+            ones, shares = ones + kept, [*shares, kept / of]
+    found = numbers(record)
+    entries = sum(of for task in record.data["masks"] for _, of in task.values())
+    assert found["density"] == ones / entries
+    assert (found["density_least"], found["density_most"]) == (min(shares), max(shares))
+    assert 0 < found["density_least"] < found["density_most"] < 1

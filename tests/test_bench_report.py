@@ -6,11 +6,16 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from perdure.benchmarks import class_words, words
+from perdure.benchmarks.classes import CLASSIFICATION
+from perdure.benchmarks.concepts import DRAWING
+from perdure.benchmarks.kind import Kind
 from perdure.benchmarks.paired import difference
 from perdure.benchmarks.report import write_results
 from perdure.benchmarks.results import read_results
@@ -523,3 +528,18 @@ def test_concepts_of_its_own_are_drawn_within_their_seed(tmp_path: Path) -> None
     assert apart.low == pytest.approx(-0.105 - (0.14 - 0.105) * 2**0.5)
     write_results(tmp_path)
     assert "Every seed teaches concepts of its own." in (tmp_path / "results.md").read_text()
+
+
+def test_a_module_of_the_end_at_every_moment_is_told_of(tmp_path: Path) -> None:
+    record(tmp_path, "fl2t", composition={})
+    record(tmp_path, "lora")
+    write_results(tmp_path)
+    assert "FL2T is drawn at every moment with the module of the end" in page(tmp_path).words
+    record(tmp_path, "fl2t", compositions=3)
+    write_results(tmp_path)
+    assert "module of the end" not in page(tmp_path).words
+
+
+@pytest.mark.parametrize(("kind", "meanings"), [(DRAWING, words), (CLASSIFICATION, class_words)])
+def test_every_column_says_what_it_means(kind: Kind, meanings: ModuleType) -> None:
+    assert {one.key for one in (*kind.columns, *kind.further)} <= meanings.MEANINGS.keys()

@@ -53,6 +53,9 @@ _FURTHER = (
         key="alignment_lost", title="forgetting, image alignment", higher_is_better=False, digits=3
     ),
     Column(key="share", title="trained, % of the denoiser", scale=100, higher_is_better=False),
+    Column(key="density", title="kept by masks, %", scale=100, digits=1),
+    Column(key="density_least", title="least, a layer, %", scale=100, digits=1),
+    Column(key="density_most", title="most, a layer, %", scale=100, digits=1),
     Column(key="memory", title="GB at most", scale=1e-9, higher_is_better=False),
 )
 _ORDER = (  # what simply goes on, what is merged, the papers' methods, ours, and what bounds them
@@ -107,6 +110,13 @@ def _numbers(data: Data, matrix: TaskMatrix) -> dict[str, float]:
     found |= {key: statistics.fmean(own.values()) for key, own in _parts(data, matrix).items()}
     if "base_drift" in _scored(matrix):
         found["drift"] = accuracy_final(matrix, "base_drift")
+    if entries := [one for task in data.get("masks", ()) for one in task.values()]:
+        shares = [kept / of for kept, of in entries]
+        found |= {
+            "density": sum(kept for kept, _ in entries) / sum(of for _, of in entries),
+            "density_least": min(shares),
+            "density_most": max(shares),
+        }
     if memory:
         found["memory"] = memory
     if together:

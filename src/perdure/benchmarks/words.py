@@ -14,6 +14,7 @@ from perdure.measuring.matrix import DEFINITIONS
 from perdure.measuring.pairs import PAIR
 from perdure.measuring.scores import SCORES
 from perdure.measuring.tables import Column
+from perdure.methods import Composed, Method
 
 __all__ = [
     "MEANINGS",
@@ -50,12 +51,21 @@ MEANINGS = {
     "parameters": "Numbers that were trained in the last task.",
     "mmd": SCORES["mmd"].definition,
     "mmd_change": SCORES["mmd_change"].definition,
+    "diversity": f"{SCORES['diversity'].definition} {DEFINITIONS['accuracy_final']}",
+    "identity_held_out": f"{SCORES['identity_held_out'].definition} At the end.",
+    "text_held_out": f"{SCORES['text_held_out'].definition} At the end.",
+    "sharpness": f"{SCORES['sharpness'].definition} Mean over all concepts at the end.",
+    "faces": f"{SCORES['faces_matched'].definition} Mean over all concepts at the end.",
     "kid": f"{SCORES['kid'].definition} Mean over all concepts at the end.",
     "clip": f"{SCORES['clip_score_cifc'].definition} Mean over all concepts at the end.",
     "forgetting_max": f"Of identity. {DEFINITIONS['forgetting_max']}",
     "forgetting_coda": f"Of identity. {DEFINITIONS['forgetting_coda']}",
     "alignment_lost": f"Of image alignment. {DEFINITIONS['forgetting']}",
     "share": "Numbers that were trained in the last task, of all in the base's denoiser.",
+    "density": "Share of the entries of all deltas, all tasks and layers together, that the method's "
+    "masks keep.",
+    "density_least": "The least such share of one layer in one task.",
+    "density_most": "The largest such share of one layer in one task.",
     "memory": "The most memory that the run's process took, of the GPU where one was used, in 10^9 "
     "bytes; measuring is part of the run.",
     "stored": "Size of the concepts' files by the number of concepts, in 1000 bytes.",
@@ -89,6 +99,26 @@ def lead(results: Results) -> str:
 
 def table_note(results: Results, runs: str = "the stream in its first order") -> str:
     """How the table's cells are to be read; ``runs`` says which runs they are of."""
+    return " ".join([_spread_note(results, runs), *_late_modules(results)])
+
+
+def _late_modules(results: Results) -> list[str]:
+    """Which rows know less of forgetting than others: see `Run` on compositions."""
+    methods = results.kind.methods
+    late = [
+        method.title
+        for method in results.methods
+        if issubclass(methods.get(method.first[0].data["method"], Method), Composed)
+        and any(not one.data.get("compositions") for one in method.first)
+    ]
+    return [
+        f"{title} is drawn at every moment with the module of the end, so its forgetting leaves out "
+        "what the module lost."
+        for title in late
+    ]
+
+
+def _spread_note(results: Results, runs: str) -> str:
     if max(len(method.first) for method in results.methods) < 2:
         return (
             "One run a method: there is no spread, nothing is marked as best, and a small "

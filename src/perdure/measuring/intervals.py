@@ -2,7 +2,7 @@
 
 Runs and concepts are both a sample, and a claim is about neither these seeds nor these concepts,
 so both are drawn again. Where every run measured the same concepts, the two are crossed (Owen 2007,
-*The pigeonhole bootstrap*); where each run has concepts of its own, they are drawn within their run.
+*The pigeonhole bootstrap*); where each run has concepts of its own, they are drawn within it.
 """
 
 from __future__ import annotations
