@@ -62,8 +62,8 @@ MEANINGS = {
     "forgetting_coda": f"Of identity. {DEFINITIONS['forgetting_coda']}",
     "alignment_lost": f"Of image alignment. {DEFINITIONS['forgetting']}",
     "share": "Numbers that were trained in the last task, of all in the base's denoiser.",
-    "density": "Share of the entries of all deltas, all tasks and layers together, that the method's "
-    "masks keep.",
+    "density": "Share of the entries of all deltas, of all tasks and layers together, that masks "
+    "keep.",
     "density_least": "The least such share of one layer in one task.",
     "density_most": "The largest such share of one layer in one task.",
     "memory": "The most memory that the run's process took, of the GPU where one was used, in 10^9 "
@@ -112,8 +112,8 @@ def _late_modules(results: Results) -> list[str]:
         and any(not one.data.get("compositions") for one in method.first)
     ]
     return [
-        f"{title} is drawn at every moment with the module of the end, so its forgetting leaves out "
-        "what the module lost."
+        f"{title} is drawn at every moment with the module of the end, so its forgetting leaves "
+        "out what the module lost."
         for title in late
     ]
 
