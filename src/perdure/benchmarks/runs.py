@@ -155,8 +155,8 @@ def teach(
 
     A method that learns all at once gets them in one task, with as many steps as one after another.
     Tasks that the bank already holds are not repeated, and one that was cut short is gone on with.
-    What a `Composed` method trains for all tasks is copied to the folder ``compositions`` after each
-    of them. With an ``encoder``, what each concept cost the earlier ones is measured and said.
+    What a `Composed` method trains for all tasks is copied to the folder ``compositions`` after
+    each of them. With an ``encoder``, what each concept cost the earlier ones is measured and said.
     """
     if (path / "bank.json").exists() and interrupted(Bank.open(path)):
         resume(base, path)
