@@ -4,9 +4,9 @@
     python perf/same_adapters.py runs/people-5-tuning/fl2t-method.rank=8-seed0
 
 Rank, layers, tokens and adapters are the bank's: what differs is how a prompt weighs them. `alone`
-is the concept's own adapter (lora-independent's rule), `fl2t` the bank's module, `cidm` the released
-code's form of elastic weight aggregation. CIDM's own training, R1 and R2, has no part in it. The
-intervals are over concepts alone: a bank is one seed.
+is the concept's own adapter (lora-independent's rule), `fl2t` the bank's module, `cidm` the
+released code's form of elastic weight aggregation. CIDM's own training, R1 and R2, has no part in
+it. The intervals are over concepts alone: a bank is one seed.
 """
 
 import sys
