@@ -45,7 +45,7 @@ def texts_of(stream: str) -> dict[str, str]:
 def table(asked: str) -> str:
     stream, _, heading = asked.partition(": ")
     texts = texts_of(stream)
-    return texts[heading or next(iter(texts))].strip()
+    return f"\n{texts[heading or next(iter(texts))].strip()}\n"
 
 
 def columns(results: Results, keys: str) -> list[Column]:
@@ -100,7 +100,7 @@ def pages() -> list[Path]:
 
 def filled(text: str) -> str:
     """A page with all that it asks for."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{MAKERS[m[2]](m[3])}\n\n{m[4]}", text)
+    return MARKED.sub(lambda m: f"{m[1]}{MAKERS[m[2]](m[3])}\n{m[4]}", text)
 
 
 def main() -> None:
