@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from perdure.bank import Bank
+from perdure.benchmarks import runs
 from perdure.benchmarks.grid import cells_of, check_records
 from perdure.benchmarks.records import grouped, numbers, read_records
 from perdure.benchmarks.runner import finish, run_grid
@@ -388,3 +389,98 @@ def test_bad_words_get_one_sentence(arguments: list[str], sentence: str, tmp_pat
 def test_the_streams_are_listed() -> None:
     result = CliRunner().invoke(app, ["bench", "--list"])
     assert result.exit_code == 0 and "people+places-50" in result.output
+
+
+def test_every_seed_has_concepts_of_its_own_of_the_same_kinds() -> None:
+    for name in ("people-5", "mixed-10", "people+places-50-tuning"):
+        one = stream(name)
+        split = SPLITS["tuning" if name.endswith("-tuning") else "benchmark"]
+        assert one.anew(0) is one
+        drawn = [one.anew(seed) for seed in range(3)]
+        told = [{(c.domain, c.seed) for c in each.concepts} for each in drawn]
+        assert len(set.union(*told)) == 3 * len(one.concepts), name
+        for each in drawn:
+            assert all(c.seed in split for c in each.concepts)
+            for old, new in zip(one.concepts, each.concepts, strict=True):
+                assert (old.name, old.domain) == (new.name, new.domain)
+                assert old.domain != "pet" or old.noun == new.noun  # dogs stay dogs
+    with pytest.raises(PerdureError, match="look-alike pets for 5 seeds"):
+        stream("mixed-10").anew(5)
+
+
+def test_the_grid_gives_each_seed_its_concepts_unless_they_are_to_be_the_same(
+    tmp_path: Path,
+) -> None:
+    told = {}
+    for concepts in ("fresh", "same"):
+        cells = cells_of(
+            people(3), method=["lora"], out=tmp_path, work=tmp_path, seeds=2, concepts=concepts
+        )
+        told[concepts] = [cell.stream.concepts[0].seed for cell in cells]
+    start = SPLITS["benchmark"].start
+    assert told == {"fresh": [start, start + 1000], "same": [start, start]}
+    photographed = Stream(
+        name="p", concepts=(Photographed(name="rex", noun="dog", files=("a.jpg",)),)
+    )
+    assert photographed.anew(3) is photographed
+
+
+def test_a_module_of_all_tasks_is_drawn_as_it_was_at_every_moment(
+    cell: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    both = {"rank": 2, "width": 8, "heads": 2, "together_steps": 2, "together_lr": 0.5}
+    mixed = replace(
+        cell, record=tmp_path / "r.json", work=tmp_path / "w", method="fl2t", options=both, pairs=0
+    )
+    then: dict[int, dict[str, torch.Tensor]] = {}
+    learned = runs.learn
+
+    def learn(base, path, *args, **kwargs):
+        record = learned(base, path, *args, **kwargs)
+        bank = Bank.open(path)
+        then[len(bank.tasks)] = bank.composition()  # as it is before the next task replaces it
+        return record
+
+    monkeypatch.setattr(runs, "learn", learn)
+    used: list[tuple[int, dict[str, torch.Tensor]]] = []
+    painter = evaluate.Painter
+
+    class Watched(painter):
+        def draw(self, *args, **kwargs):
+            used.append((self.tasks, dict(self.composition)))
+            return super().draw(*args, **kwargs)
+
+    monkeypatch.setattr(evaluate, "Painter", Watched)
+    record = run(mixed)
+    assert record["compositions"] == 3 and set(then) == {1, 2, 3}
+    assert not torch.equal(then[1]["proxy/ada"], then[3]["proxy/ada"])
+    assert {tasks for tasks, _ in used} == {0, 1, 2, 3}
+    for tasks, composition in used:
+        if tasks:
+            assert composition.keys() == then[tasks].keys()
+            assert all(torch.equal(composition[key], then[tasks][key]) for key in composition)
+
+
+def test_a_record_says_what_masks_keep_layer_by_layer(cell: Run, tmp_path: Path) -> None:
+    masked = {"rank": 2, "mask_rank": 2, "hidden": 4}
+    finish(
+        replace(cell, record=tmp_path / "r.json", work=tmp_path, method="stamina", options=masked),
+        run,
+    )
+    (record,) = read_records(tmp_path)
+    bank = Bank.open(tmp_path / "bank")
+    assert len(record.data["masks"]) == 3
+    ones, shares = 0, []
+    for name, told in zip(bank.concepts, record.data["masks"], strict=True):
+        tensors = bank.load(name)[0]
+        for layer, (kept, of) in told.items():
+            A, B = (tensors[f"{layer}/{factor}"] for factor in "AB")
+            bits = np.unpackbits(tensors[f"{layer}/mask"].numpy(), bitorder="little")
+            assert (kept, of) == (bits.sum(), len(A) * B.shape[1])
+            ones, shares = ones + kept, [*shares, kept / of]
+    found = numbers(record)
+    entries = sum(of for task in record.data["masks"] for _, of in task.values())
+    assert found["density"] == ones / entries
+    assert (found["density_least"], found["density_most"]) == (min(shares), max(shares))
+    assert 0 < found["density_least"] < found["density_most"] < 1

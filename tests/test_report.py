@@ -241,7 +241,7 @@ def test_reports_that_do_not_fit_are_refused(change, words):
         Report(**fields)
 
 
-def test_markdown_table_prints_mean_and_spread_and_bolds_ties():
+def test_markdown_table_prints_mean_and_spread_and_bolds_what_it_is_told():
     rows = {
         "lora": {"identity": [0.10, 0.20, 0.30], "kid": [0.003]},
         "c-lora": {"identity": [0.50, 0.60, 0.70], "kid": [0.001, 0.002]},
@@ -251,7 +251,7 @@ def test_markdown_table_prints_mean_and_spread_and_bolds_ties():
         Column(key="identity", title="Identity"),
         Column(key="kid", title="KID × 1000", higher_is_better=False, scale=1000, digits=1),
     ]
-    assert markdown_table(rows, columns) == (
+    assert markdown_table(rows, columns, best={"identity": {"c-lora", "gated"}}) == (
         "| Method | Identity | KID × 1000 |\n"
         "|---|---:|---:|\n"
         "| lora | 0.20 ± 0.10 | 3.0 |\n"

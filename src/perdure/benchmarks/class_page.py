@@ -7,13 +7,13 @@ from typing import Any
 
 from perdure.benchmarks.class_words import MEANINGS, commands, lead, surroundings, table_note
 from perdure.benchmarks.figures import heat, lengths, marked, scatter
-from perdure.benchmarks.further import paired_table
+from perdure.benchmarks.paired import paired_tables
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import mean_matrix, mean_so_far
 from perdure.benchmarks.words import definitions, seeds_each
 from perdure.classification.run import ACCURACY
 from perdure.measuring.matrix import TaskMatrix
-from perdure.measuring.tables import Column, cells
+from perdure.measuring.tables import Best, Column, cells
 
 __all__ = ["page"]
 
@@ -22,8 +22,9 @@ def page(
     results: Results,
     rows: Mapping[str, Mapping[str, Sequence[float]]],
     columns: Sequence[Column],
+    best: Best,
 ) -> dict[str, Any]:
-    """The names that classes.html.j2 uses; ``rows`` and ``columns`` are the table's."""
+    """The names that classes.html.j2 uses; ``rows``, ``columns`` and ``best`` are the table's."""
     shown = {
         title: {c.key: [c.scale * v for v in values[c.key]] for c in columns if c.key in values}
         for title, values in rows.items()
@@ -36,8 +37,8 @@ def page(
     return {
         "results": results,
         "lead": lead(results),
-        "tables": [{"columns": columns, "cells": cells(rows, columns)}],
-        "paired": _paired(results, columns),
+        "tables": [{"columns": columns, "cells": cells(rows, columns, best)}],
+        "paired": paired_tables(results, columns),
         "note": table_note(results),
         "seeds": seeds_each(results),
         "scatter": scatter(methods, "F_N", "A_N"),
@@ -53,18 +54,6 @@ def page(
         "definitions": definitions(columns, MEANINGS),
         "surroundings": surroundings(results),
         "commands": commands(results),
-    }
-
-
-def _paired(results: Results, columns: Sequence[Column]) -> dict[str, Any] | None:
-    if (against := paired_table(results, columns)) is None:
-        return None
-    found = cells(against.rows, against.columns)
-    return {
-        "name": against.name,
-        "heading": against.heading,
-        "columns": against.columns,
-        "cells": {title: [(text, False) for text, _ in row] for title, row in found.items()},
     }
 
 

@@ -85,9 +85,10 @@ CLASSIFICATION = Kind(
     title=_title,
     stream=_stream,
     columns=_COLUMNS,
-    paired=("c-lora", ("A_N", "A_mean", "F_N", "F_N_max")),
+    paired=(("c-lora", ("A_N", "A_mean", "F_N", "F_N_max")),),
     further=(),
     asked=asked_of,
     numbers=_numbers,
+    parts=lambda data, matrix: {},
     facts=_facts,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ from perdure.learning.settings import LearnSettings
 from perdure.measuring.matrix import (
     TaskMatrix,
     accuracy_final,
-    final_earlier,
-    forgetting,
+    final,
     forgetting_coda,
     forgetting_max,
-    mean_right_after,
+    right_after,
 )
 from perdure.measuring.scores import reach
 from perdure.measuring.tables import Column
@@ -55,6 +53,9 @@ _FURTHER = (
         key="alignment_lost", title="forgetting, image alignment", higher_is_better=False, digits=3
     ),
     Column(key="share", title="trained, % of the denoiser", scale=100, higher_is_better=False),
+    Column(key="density", title="kept by masks, %", scale=100, digits=1),
+    Column(key="density_least", title="least, a layer, %", scale=100, digits=1),
+    Column(key="density_most", title="most, a layer, %", scale=100, digits=1),
     Column(key="memory", title="GB at most", scale=1e-9, higher_is_better=False),
 )
 _ORDER = (  # what simply goes on, what is merged, the papers' methods, ours, and what bounds them
@@ -86,7 +87,6 @@ _FINAL = {
     "final": "identity",
     "alignment": "image_alignment",
     "text": "text_alignment",
-    "drift": "base_drift",
     "mmd": "mmd",
     "kid": "kid",
     "clip": "clip_score_cifc",
@@ -96,16 +96,10 @@ _FINAL = {
     "sharpness": "sharpness",
     "faces": "faces_matched",
 }
-"""Numbers that are the mean of a score over all concepts at the end."""
+"""Numbers that are the mean of a score over all concepts at the end. (Drift is no concept's.)"""
 
 
 def _numbers(data: Data, matrix: TaskMatrix) -> dict[str, float]:
-    scored = [score for score in matrix.scores if matrix.scored(score)]
-    reached = [
-        reach(matrix.need("identity", matrix.learned_at(name), name), ceiling=ceiling, floor=floor)
-        for name, (ceiling, floor) in data["bounds"].items()
-        if ceiling > floor
-    ]
     together, memory = data["together"], data["peak_memory"]
     found = {
         "seconds": sum(data["seconds"]) / len(matrix.concepts),
@@ -113,33 +107,54 @@ def _numbers(data: Data, matrix: TaskMatrix) -> dict[str, float]:
         "stored": data["stored_bytes"] / 1000 / len(matrix.concepts),
         "share": data["parameters"] / data["parameters_of_denoiser"],
     }
-    found |= {
-        key: accuracy_final(matrix, score) for key, score in _FINAL.items() if score in scored
-    }
-    if "identity" in scored:
-        found["after"] = mean_right_after(matrix, "identity")
-    if reached:
-        found["reach"] = statistics.fmean(reached)
+    found |= {key: statistics.fmean(own.values()) for key, own in _parts(data, matrix).items()}
+    if "base_drift" in _scored(matrix):
+        found["drift"] = accuracy_final(matrix, "base_drift")
+    if entries := [one for task in data.get("masks", ()) for one in task.values()]:
+        shares = [kept / of for kept, of in entries]
+        found |= {
+            "density": sum(kept for kept, _ in entries) / sum(of for _, of in entries),
+            "density_least": min(shares),
+            "density_most": max(shares),
+        }
     if memory:
         found["memory"] = memory
     if together:
         found |= {"pair": together["plain"]["both"], "boxed": together["boxes"]["both"]}
-    return found | _lost(matrix, scored, whole=data["moments"] == "all")
+    if data["moments"] == "all" and _earlier(matrix, "identity"):
+        found["forgetting_max"] = forgetting_max(matrix, "identity")
+        found["forgetting_coda"] = forgetting_coda(matrix, "identity")
+    return found
 
 
-def _lost(matrix: TaskMatrix, scored: Sequence[str], *, whole: bool) -> dict[str, float]:
-    """Everything that is called forgetting, of a score that some earlier concept has."""
-    lost = {}
-    if "identity" in scored and matrix.earlier("identity"):
-        lost["forgetting"] = forgetting(matrix, "identity")
-        if whole:
-            lost["forgetting_max"] = forgetting_max(matrix, "identity")
-            lost["forgetting_coda"] = forgetting_coda(matrix, "identity")
-    if "image_alignment" in scored and matrix.earlier("image_alignment"):
-        lost["alignment_lost"] = forgetting(matrix, "image_alignment")
-    if "mmd_change" in scored and matrix.earlier("mmd_change"):
-        lost["mmd_change"] = final_earlier(matrix, "mmd_change")
-    return lost
+def _parts(data: Data, matrix: TaskMatrix) -> dict[str, dict[str, float]]:
+    """Every number that is a mean over concepts, concept by concept."""
+    scored = _scored(matrix)
+    found = {key: final(matrix, score) for key, score in _FINAL.items() if score in scored}
+    if "identity" in scored:
+        found["after"] = right_after(matrix, "identity")
+    found["reach"] = {
+        name: reach(found["after"][name], ceiling=ceiling, floor=floor)
+        for name, (ceiling, floor) in data["bounds"].items()
+        if ceiling > floor
+    }
+    for key, score in (("forgetting", "identity"), ("alignment_lost", "image_alignment")):
+        if names := _earlier(matrix, score):
+            first, last = right_after(matrix, score), final(matrix, score)
+            found[key] = {name: first[name] - last[name] for name in names}
+    if names := _earlier(matrix, "mmd_change"):
+        last = final(matrix, "mmd_change")
+        found["mmd_change"] = {name: last[name] for name in names}
+    return {key: own for key, own in found.items() if own}
+
+
+def _scored(matrix: TaskMatrix) -> list[str]:
+    return [score for score in matrix.scores if matrix.scored(score)]
+
+
+def _earlier(matrix: TaskMatrix, score: str) -> tuple[str, ...]:
+    """The concepts that could be forgotten; none of a score that was not measured."""
+    return matrix.earlier(score) if score in matrix.scores else ()
 
 
 def _asked(data: Data) -> dict[str, Any]:
@@ -176,9 +191,16 @@ DRAWING = Kind(
     title=lambda data: str(data["stream"]["name"]),
     stream=_stream,
     columns=_COLUMNS,
-    paired=None,
+    paired=tuple(
+        (
+            name,
+            ("final", "forgetting", "alignment", "text", "identity_held_out", "mmd", "diversity"),
+        )
+        for name in ("lora", "c-lora", "lora-independent")
+    ),
     further=_FURTHER,
     asked=_asked,
     numbers=_numbers,
+    parts=_parts,
     facts=_facts,
 )

@@ -1,19 +1,19 @@
-"""Tables beside the main one: differences within a seed, further scores, orders, parts, kinds."""
+"""Tables beside the main one: differences, further scores, orders, parts, kinds."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from perdure.benchmarks.concepts import DRAWING
-from perdure.benchmarks.records import Record, grouped, numbers
+from perdure.benchmarks.paired import best_of, paired_tables
+from perdure.benchmarks.records import Record, grouped
 from perdure.benchmarks.results import Results
 from perdure.benchmarks.series import by_place
 from perdure.measuring.matrix import final, right_after
 from perdure.measuring.tables import Column, markdown_table
 
-__all__ = ["LONG", "Paired", "further_tables", "paired_table"]
+__all__ = ["LONG", "further_tables"]
 
 MAIN = "identity"
 LONG = 20
@@ -33,76 +33,26 @@ def further_tables(
     Where rows are of several orders, parts or kinds there is no best: those are not equally hard.
     """
     tables: list[tuple[str, str]] = []
-    if against := paired_table(results, columns):
-        table = markdown_table(against.rows, against.columns, mark_best=False)
-        tables.append((against.heading, table))
+    tables += [(one.heading, one.markdown()) for one in paired_tables(results, columns)]
     if results.kind is not DRAWING:
         return tables
-    tables.append(("Further scores", markdown_table(methods, beside)))
+    best = best_of(results, beside)
+    tables.append(("Further scores", markdown_table(methods, beside, best=best)))
     if rows := _orders(results):
         shown = [column for column in columns if column.key not in ("parameters", "stored")]
-        table = markdown_table(rows, shown, first="Method, order", mark_best=False)
+        table = markdown_table(rows, shown, first="Method, order")
         tables.append(("Each order by itself", table))
     if rows := _places(results):
         about = {column.key: column for column in columns}
         shown = [about[key] for key in ("after", "final", "forgetting")]
-        table = markdown_table(rows, shown, first="Method, concepts", mark_best=False)
+        table = markdown_table(rows, shown, first="Method, concepts")
         tables.append(("By place in the stream", table))
     if rows := _by_kind(results):
         about = {column.key: column for column in columns}
         shown = [about[key] for key in ("after", "final", "alignment", "text") if key in about]
-        table = markdown_table(rows, shown, first="Method, kind", mark_best=False)
+        table = markdown_table(rows, shown, first="Method, kind")
         tables.append(("By kind of concept", table))
     return tables
-
-
-@dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Every method set against one of them, seed by seed."""
-
-    name: str
-    """The title of that one."""
-    rows: Mapping[str, Mapping[str, Sequence[float]]]
-    """Row -> number -> its difference to that method's, one value a seed that both have."""
-    columns: Sequence[Column]
-
-    @property
-    def heading(self) -> str:
-        """Of the table."""
-        return f"Less {self.name}, seed by seed"
-
-
-def paired_table(results: Results, columns: Sequence[Column]) -> Paired | None:
-    """Differences to the method that the kind of record names; None without one, or its runs.
-
-    A seed decides the order of classes too, which moves all methods alike: differences within a
-    seed do not have that spread.
-    """
-    if results.kind.paired is None:
-        return None
-    name, keys = results.kind.paired
-    base = {
-        record.seed: numbers(record)
-        for method in results.methods
-        for record in method.first
-        if record.method == name
-    }
-    rows: dict[str, dict[str, list[float]]] = {}
-    for method in results.methods:
-        pairs = [(numbers(one), base[one.seed]) for one in method.first if one.seed in base]
-        if method.first[0].method != name and len(pairs) > 1:
-            rows[method.title] = {
-                key: [own[key] - other[key] for own, other in pairs]
-                for key in keys
-                if all(key in one for pair in pairs for one in pair)
-            }
-    if not rows:
-        return None
-    return Paired(
-        name=results.kind.methods[name].title.partition(":")[0],
-        rows=rows,
-        columns=[column for column in columns if column.key in keys],
-    )
 
 
 def _orders(results: Results) -> dict[str, dict[str, list[float]]]:

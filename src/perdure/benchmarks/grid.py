@@ -84,12 +84,13 @@ def cells_of(
         methods, choices(vary or {}), range(asked.orders), range(asked.seeds)
     ):
         name = cell_name(method, chosen, seed, order)
+        taught = stream.anew(seed) if asked.concepts == "fresh" else stream
         loop, own = parted(chosen)
         cells.append(
             Run(
                 record=out / f"{name}.json",
                 work=work / name,
-                stream=stream.ordered(order),
+                stream=taught.ordered(order),
                 method=method,
                 options=own,
                 settings=loop,

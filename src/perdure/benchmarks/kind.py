@@ -35,13 +35,15 @@ class Kind:
     """What is equal for records of one stream."""
     columns: tuple[Column, ...]
     """Of the table."""
-    paired: tuple[str, tuple[str, ...]] | None
-    """A method and columns: the others are set against it, seed by seed, in a table beside it."""
+    paired: tuple[tuple[str, tuple[str, ...]], ...]
+    """Methods and columns: the others are set against each of them, in a table of its own."""
     further: tuple[Column, ...]
     """Of a table beside it, and of the CSV."""
     asked: Callable[[Data], dict[str, Any]]
     """What a finished run has to share with one that is asked for not to be repeated."""
     numbers: Callable[[Data, TaskMatrix], dict[str, float]]
     """The columns' numbers of a record, without those that were not measured or have no meaning."""
+    parts: Callable[[Data, TaskMatrix], dict[str, dict[str, float]]]
+    """Of those numbers that are a mean over concepts: number -> concept -> value."""
     facts: Callable[[Data], dict[str, Any]]
     """What the CSV says of a run beside its method, stream and numbers."""

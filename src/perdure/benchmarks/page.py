@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.benchmarks.figures import HUES, fates, heat, lengths, marked, orders, scatter
+from perdure.benchmarks.paired import paired_tables
 from perdure.benchmarks.results import MethodRuns, Results
 from perdure.benchmarks.series import by_order, forgetting_by_length, mean_matrix
 from perdure.benchmarks.strips import concept_rows, pair_rows
@@ -22,7 +23,7 @@ from perdure.benchmarks.words import (
 from perdure.measuring.chart import curves
 from perdure.measuring.matrix import TaskMatrix
 from perdure.measuring.scores import SCORES, Score
-from perdure.measuring.tables import Column, cells
+from perdure.measuring.tables import Best, Column, cells
 
 __all__ = ["page"]
 
@@ -35,8 +36,9 @@ def page(
     results: Results,
     rows: Mapping[str, Mapping[str, Sequence[float]]],
     columns: Sequence[Column],
+    best: Best,
 ) -> dict[str, Any]:
-    """The names that bench.html.j2 uses; ``rows`` and ``columns`` are the table's."""
+    """The names that bench.html.j2 uses; ``rows``, ``columns`` and ``best`` are the table's."""
     methods = marked(results, rows)
     names = results.data["matrix"]["tasks"]
     bounds = results.data["bounds"].values()
@@ -46,8 +48,9 @@ def page(
         "lead": lead(results),
         "methods": methods,
         "tables": [
-            {"columns": part, "cells": cells(rows, part)} for part in _parts(columns, results)
+            {"columns": part, "cells": cells(rows, part, best)} for part in _parts(columns, results)
         ],
+        "paired": paired_tables(results, columns),
         "note": table_note(results),
         "scatter": scatter(methods, "forgetting", "final"),
         "bounds": [statistics.fmean(side) for side in zip(*bounds, strict=True)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,23 @@ from perdure.errors import PerdureError
 from perdure.measuring.matrix import TaskMatrix
 from perdure.untrusted import read_json
 
-__all__ = ["KINDS", "Record", "check_record", "grouped", "numbers", "read_record", "read_records"]
+__all__ = [
+    "KINDS",
+    "OF_THE_MACHINE",
+    "Record",
+    "check_record",
+    "grouped",
+    "numbers",
+    "read_record",
+    "read_records",
+]
 
 _NEEDED = {
     "method", "config", "chosen", "asked", "settings", "seed", "stream", "seconds", "versions",
     "peak_memory",
 }  # fmt: skip
-_OF_THE_MACHINE = ("seconds", "memory")
+OF_THE_MACHINE = ("seconds", "memory")
+"""Numbers that runs on two machines do not share."""
 KINDS: Mapping[str, Kind] = {"drawing": DRAWING, "classification": CLASSIFICATION}
 """What a record says under `kind`."""
 
@@ -54,6 +65,12 @@ class Record:
     def seed(self) -> int:
         """The run's seed."""
         return int(self.data["seed"])
+
+    @cached_property
+    def parts(self) -> dict[str, dict[str, float]]:
+        """Number -> concept -> value; of numbers that concepts do not have, one value under ""."""
+        whole = {key: {"": value} for key, value in numbers(self).items()}
+        return whole | self.kind.parts(self.data, self.matrix)
 
     @property
     def machine(self) -> str:
@@ -114,6 +131,6 @@ def grouped(records: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
         row = rows.setdefault(record.method, {})
         alike = record.machine == machines.setdefault(record.method, record.machine)
         for key, value in numbers(record).items():
-            if alike or key not in _OF_THE_MACHINE:
+            if alike or key not in OF_THE_MACHINE:
                 row.setdefault(key, []).append(value)
     return rows

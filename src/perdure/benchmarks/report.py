@@ -10,13 +10,14 @@ from pathlib import Path
 from perdure.benchmarks import class_page, class_words, page, words
 from perdure.benchmarks.classes import CLASSIFICATION
 from perdure.benchmarks.further import further_tables
+from perdure.benchmarks.paired import best_of
 from perdure.benchmarks.records import grouped, numbers
 from perdure.benchmarks.results import Results, read_results
 from perdure.measuring.latex import latex_table
 from perdure.measuring.report import render, write_page
 from perdure.measuring.tables import Column, markdown_table
 
-__all__ = ["columns_of", "csv_table", "write_results"]
+__all__ = ["columns_of", "csv_table", "in_markdown", "rows_of", "write_results"]
 
 
 def write_results(folder: Path) -> list[Path]:
@@ -27,32 +28,52 @@ def write_results(folder: Path) -> list[Path]:
     results = read_results(folder)
     columns = columns_of(results, results.kind.columns)
     beside = columns_of(results, results.kind.further)
-    rows = {method.title: next(iter(grouped(method.first).values())) for method in results.methods}
+    rows = rows_of(results)
+    best = best_of(results, [*columns, *beside])
     classes = results.kind is CLASSIFICATION
-    about, shown, template = (
-        (class_words, class_page, "classes.html.j2") if classes else (words, page, "bench.html.j2")
-    )
-    note = " ".join([*results.warnings(), about.table_note(results)])
-    further = "".join(
-        f"\n## {heading}\n\n{table}"
-        for heading, table in further_tables(results, rows, columns, beside)
-    )
+    shown, template = (class_page, "classes.html.j2") if classes else (page, "bench.html.j2")
+    note = note_of(results)
     texts = {
-        "results.md": f"# {results.stream}\n\n{markdown_table(rows, columns)}\n{note}\n{further}",
+        "results.md": in_markdown(results),
         "results.tex": latex_table(
             rows,
             columns,
             caption=f"{results.stream}. {note}",
             label=f"tab:{results.stream.replace(' ', '-')}",
+            best=best,
         ),
         "results.csv": csv_table(results, [*columns, *beside]),
         "report.html": render(
-            template, shown.page(results, rows, [*columns, *beside]), Path(__file__).parent
+            template, shown.page(results, rows, [*columns, *beside], best), Path(__file__).parent
         ),
     }
     for name, text in texts.items():
         write_page(folder / name, text)
     return [folder / name for name in texts]
+
+
+def rows_of(results: Results) -> dict[str, dict[str, list[float]]]:
+    """A method's title -> number -> one value a seed, of the stream's first order."""
+    return {method.title: next(iter(grouped(method.first).values())) for method in results.methods}
+
+
+def note_of(results: Results) -> str:
+    """What has to be known to read the main table."""
+    about = class_words if results.kind is CLASSIFICATION else words
+    return " ".join([*results.warnings(), about.table_note(results)])
+
+
+def in_markdown(results: Results) -> str:
+    """The main table, its note, and the further ones under a heading each."""
+    columns = columns_of(results, results.kind.columns)
+    beside = columns_of(results, results.kind.further)
+    rows = rows_of(results)
+    main = markdown_table(rows, columns, best=best_of(results, columns))
+    further = "".join(
+        f"\n## {heading}\n\n{table}"
+        for heading, table in further_tables(results, rows, columns, beside)
+    )
+    return f"# {results.stream}\n\n{main}\n{note_of(results)}\n{further}"
 
 
 def columns_of(results: Results, columns: Sequence[Column]) -> list[Column]:

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from PIL import Image
+from torch import Tensor
 
 from perdure.bank import Bank
 from perdure.benchmarks.streams import Stream
+from perdure.checkpoint import write_atomically
 from perdure.drawing.painter import Painter
 from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
@@ -26,6 +29,7 @@ from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import score_pairs
+from perdure.methods import Kept, build
 from perdure.outputs import output_folder
 
 __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
@@ -101,8 +105,10 @@ def run(cell: Run) -> dict[str, Any]:
         method=cell.method,
         options=cell.options,
         seed=cell.seed,
+        compositions=cell.work / "compositions",
         **cell.settings,
     )
+    then = read_compositions(cell.work / "compositions")
     began = time.monotonic()
     evaluation = evaluate(
         base,
@@ -111,6 +117,7 @@ def run(cell: Run) -> dict[str, Any]:
         references=sources,
         phrases=cell.stream.phrases,
         styles=cell.stream.styles,
+        compositions=then,
         moments=cell.moments,
         pictures=cell.pictures,
         held_out=cell.held_out,
@@ -124,6 +131,7 @@ def run(cell: Run) -> dict[str, Any]:
         "asked": cell.asked,
         "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
         "moments": cell.moments,
+        "compositions": len(then),
         "together": together,
         "measuring_seconds": time.monotonic() - began,
     }
@@ -138,6 +146,7 @@ def teach(
     method: str,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    compositions: Path | None = None,
     encoder: MetricEncoder | None = None,
     say: Callable[[str], None] = lambda sentence: None,
     **settings: Any,
@@ -146,7 +155,8 @@ def teach(
 
     A method that learns all at once gets them in one task, with as many steps as one after another.
     Tasks that the bank already holds are not repeated, and one that was cut short is gone on with.
-    With an ``encoder``, what each concept cost the earlier ones is measured and said.
+    What a `Composed` method trains for all tasks is copied to the folder ``compositions`` after
+    each of them. With an ``encoder``, what each concept cost the earlier ones is measured and said.
     """
     if (path / "bank.json").exists() and interrupted(Bank.open(path)):
         resume(base, path)
@@ -157,6 +167,7 @@ def teach(
         steps = make_settings(advised(base.hints, method), settings).steps
         tasks, settings = [sources], {**settings, "steps": steps * len(sources)}
     for task in tasks:
+        _keep_composition(path, compositions)
         if set(task) <= set(done):
             continue
         own = dict(settings)
@@ -177,7 +188,26 @@ def teach(
         if encoder is not None:
             for one in what_it_cost(base, path, encoder):
                 say(f"{method}:   <{one.concept}> kept {one.likeness_kept:.2f} of its likeness")
+    _keep_composition(path, compositions)
     return Bank.open(path)
+
+
+def _keep_composition(path: Path, folder: Path | None) -> None:
+    """A copy of what the tasks share, by how many there are; a bank keeps only the last."""
+    if folder is None or not (path / "bank.json").exists():
+        return
+    bank = Bank.open(path)
+    file = folder / f"{len(bank.tasks)}.safetensors"
+    if not file.exists() and (composition := bank.composition()):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, composition, {})
+
+
+def read_compositions(folder: Path) -> dict[int, dict[str, Tensor]]:
+    """How many tasks there were -> what they shared then, as `teach` left it."""
+    return {
+        int(file.stem): safetensors.torch.load_file(file) for file in folder.glob("*.safetensors")
+    }
 
 
 def record_of(
@@ -199,6 +229,7 @@ def record_of(
         "versions": evaluation.environment,
         "seconds": [task.facts["seconds"] for task in bank.tasks],
         "norms": [task.facts["norm"] for task in bank.tasks],
+        "masks": masks_of(bank),
         "peak_memory": peak_memory(base.device),
         "parameters": _trained(bank.tasks[-1].facts),
         "parameters_of_denoiser": sum(p.numel() for p in base.denoiser.parameters()),
@@ -209,6 +240,20 @@ def record_of(
         "matrix": json.loads(evaluation.matrix.to_json()),
         "together": {},
     }
+
+
+def masks_of(bank: Bank) -> list[dict[str, tuple[int, int]]]:
+    """A task's layers -> how many entries of their delta its mask keeps, of how many.
+
+    Nothing of a method without masks.
+    """
+    method = build(bank.method, **bank.config)
+    found = []
+    for names, tensors in bank.kept():
+        layers = Kept(concepts=names, tensors=tensors).factors()
+        kept = {layer: method.kept_entries(factors) for layer, factors in layers.items()}
+        found.append({layer: entries for layer, entries in kept.items() if entries is not None})
+    return found if any(found) else []
 
 
 def _trained(facts: Mapping[str, Any]) -> int:

@@ -23,6 +23,9 @@ class BenchSettings(Settings):
     """Names with commas between, or all."""
     seeds: UpToThousand = 1
     """How many seeds of everything random: 0, 1, ..."""
+    concepts: Literal["fresh", "same"] = "fresh"
+    """Whether each seed teaches identities of its own, so that a result is not of a few concepts,
+    or all the same ones. Photographs are the same always."""
     orders: UpToThousand = 1
     """How many orders of the stream: as listed, and further permutations."""
     pictures: Annotated[int, Limits(least=2, most=10_000)] = 16

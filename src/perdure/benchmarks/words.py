@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from perdure.benchmarks.paired import concepts_each
 from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import Results
 from perdure.measuring.matrix import DEFINITIONS
 from perdure.measuring.pairs import PAIR
 from perdure.measuring.scores import SCORES
 from perdure.measuring.tables import Column
+from perdure.methods import Composed, Method
 
 __all__ = [
     "MEANINGS",
@@ -49,12 +51,21 @@ MEANINGS = {
     "parameters": "Numbers that were trained in the last task.",
     "mmd": SCORES["mmd"].definition,
     "mmd_change": SCORES["mmd_change"].definition,
+    "diversity": f"{SCORES['diversity'].definition} {DEFINITIONS['accuracy_final']}",
+    "identity_held_out": f"{SCORES['identity_held_out'].definition} At the end.",
+    "text_held_out": f"{SCORES['text_held_out'].definition} At the end.",
+    "sharpness": f"{SCORES['sharpness'].definition} Mean over all concepts at the end.",
+    "faces": f"{SCORES['faces_matched'].definition} Mean over all concepts at the end.",
     "kid": f"{SCORES['kid'].definition} Mean over all concepts at the end.",
     "clip": f"{SCORES['clip_score_cifc'].definition} Mean over all concepts at the end.",
     "forgetting_max": f"Of identity. {DEFINITIONS['forgetting_max']}",
     "forgetting_coda": f"Of identity. {DEFINITIONS['forgetting_coda']}",
     "alignment_lost": f"Of image alignment. {DEFINITIONS['forgetting']}",
     "share": "Numbers that were trained in the last task, of all in the base's denoiser.",
+    "density": "Share of the entries of all deltas, of all tasks and layers together, that masks "
+    "keep.",
+    "density_least": "The least such share of one layer in one task.",
+    "density_most": "The largest such share of one layer in one task.",
     "memory": "The most memory that the run's process took, of the GPU where one was used, in 10^9 "
     "bytes; measuring is part of the run.",
     "stored": "Size of the concepts' files by the number of concepts, in 1000 bytes.",
@@ -88,6 +99,26 @@ def lead(results: Results) -> str:
 
 def table_note(results: Results, runs: str = "the stream in its first order") -> str:
     """How the table's cells are to be read; ``runs`` says which runs they are of."""
+    return " ".join([_spread_note(results, runs), *_late_modules(results)])
+
+
+def _late_modules(results: Results) -> list[str]:
+    """Which rows know less of forgetting than others: see `Run` on compositions."""
+    methods = results.kind.methods
+    late = [
+        method.title
+        for method in results.methods
+        if issubclass(methods.get(method.first[0].data["method"], Method), Composed)
+        and any(not one.data.get("compositions") for one in method.first)
+    ]
+    return [
+        f"{title} is drawn at every moment with the module of the end, so its forgetting leaves "
+        "out what the module lost."
+        for title in late
+    ]
+
+
+def _spread_note(results: Results, runs: str) -> str:
     if max(len(method.first) for method in results.methods) < 2:
         return (
             "One run a method: there is no spread, nothing is marked as best, and a small "
@@ -95,8 +126,10 @@ def table_note(results: Results, runs: str = "the stream in its first order") ->
         )
     return (
         f"Mean ± sample standard deviation over {seeds_each(results)}, {runs}. "
-        "Bold: the best of a column and whatever ties with it, which is less than the larger of "
-        "the two spreads away. A number without ± is the same in every run, or of one alone."
+        f"{same + ' ' if (same := concepts_each(results)) else ''}"
+        "Bold: the best of a column and all that is not told from it, because the 95 % interval of "
+        "their difference, paired over seeds and concepts, holds zero; nothing where that is all. "
+        "A number without ± is the same in every run, or of one alone."
     )
 
 
@@ -185,6 +218,8 @@ def _options(runs: Sequence[Record]) -> str:
     first = runs[0].data
     parts = [f"--seeds {1 + max(one.seed for one in runs)}"]
     parts += [f"--orders {orders}" for orders in [1 + max(one.order for one in runs)] if orders > 1]
+    if len({one.seed for one in runs}) > 1 and not _fresh(runs):
+        parts.append("--concepts same")
     parts += varied(runs)
     parts.append(f"--pictures {first['pictures']}")
     parts.append(f"--pairs {len(first['together']['pairs']) if first['together'] else 0}")
@@ -194,3 +229,12 @@ def _options(runs: Sequence[Record]) -> str:
     if not first["asked"].get("held_out"):
         parts.append("--no-held-out")
     return " ".join(parts)
+
+
+def _fresh(runs: Sequence[Record]) -> bool:
+    """Has each seed identities of its own? Photographs have none to choose from."""
+    drawn = {
+        one.seed: [told.get("seed") for told in one.data["stream"]["concepts"]] for one in runs
+    }
+    first = next(iter(drawn.values()))
+    return None in first or any(sorted(own) != sorted(first) for own in drawn.values())

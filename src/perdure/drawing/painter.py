@@ -43,17 +43,25 @@ class Painter:
     A plain sum is folded once; a mixture that depends on the prompt is folded once for each set of
     concepts that prompts speak of, or for each prompt; what a method adds to keys and values is
     computed once a prompt. Either way a step costs what the base's own step costs. A concept's file
-    is read when it is first needed, its tokens' rows when a prompt first speaks of it.
+    is read when it is first needed, its tokens' rows when a prompt first speaks of it. A bank keeps
+    only the last of what a `Composed` method trains for all tasks: `composition` may be another.
     """
 
-    def __init__(self, base: Base, bank: Bank | Path | str, *, upto: int | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        bank: Bank | Path | str,
+        *,
+        upto: int | None = None,
+        composition: Mapping[str, Tensor] | None = None,
+    ) -> None:
         bank = bank if isinstance(bank, Bank) else Bank.open(bank)
         bank.check_base(base.identity)
         self.base, self.bank = base, bank
         self.tasks = len(bank.tasks[:upto])
         self.method = build(bank.method, **bank.config)
         self.kept = kept_of(bank, self.method, upto=upto)
-        self.composition = bank.composition()
+        self.composition = bank.composition() if composition is None else composition
         self.tokens: Mapping[str, Token] = bank.tokens(upto)
         self.cache = base.cache(bank.prompts)
 

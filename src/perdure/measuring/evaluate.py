@@ -77,6 +77,7 @@ def evaluate(
     phrases: Mapping[str, str] | None = None,
     styles: Collection[str] = (),
     contexts: Sequence[str] = CONTEXTS,
+    compositions: Mapping[int, Mapping[str, Tensor]] | None = None,
     progress: Callable[[str], None] = lambda sentence: None,
     **settings: Any,
 ) -> Evaluation:
@@ -93,6 +94,8 @@ def evaluate(
         phrases: concept -> how the prompts speak of it, with `{}` for its token (the default).
         styles: concepts that are styles: they have no identity to score.
         contexts: prompts with `{}` for the token, drawn after every task.
+        compositions: of a `Composed` method, how many tasks were learned -> `Bank.composition` as
+            it was then; a moment that has none here is drawn with the bank's, which is of the end.
         progress: told what is being drawn.
         **settings: fields of `EvaluateSettings`.
 
@@ -123,7 +126,8 @@ def evaluate(
     seeds = list(range(seed, seed + 2 * len(ORDINARY)))
     ordinary = encoder.pictures(drawings.draw(untouched, [*ORDINARY, *ORDINARY], seeds))
     for task, record in enumerate(bank.tasks):
-        painter = Painter(base, bank, upto=task + 1)
+        then = (compositions or {}).get(task + 1)
+        painter = Painter(base, bank, upto=task + 1, composition=then)
         cells: dict[str, dict[str, float | None]] = {}
         progress(
             f"drawing {len(painter.tokens)} concepts as they were after <{record.concepts[0]}>"

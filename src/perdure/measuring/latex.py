@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from perdure.measuring.tables import MINUS, MISSING, Column, cells
+from perdure.measuring.tables import MINUS, MISSING, Best, Column, cells
 
 __all__ = ["escape", "latex_table"]
 
@@ -34,8 +34,9 @@ def latex_table(
     caption: str,
     label: str,
     first: str = "Method",
+    best: Best | None = None,
 ) -> str:
-    """`cells` as a table of booktabs, as wide as the text; the best and its ties are bold."""
+    """`cells` as a table of booktabs, as wide as the text; the best of a column bold."""
     heads = [
         _stacked(c.title, r"$\uparrow$" if c.higher_is_better else r"$\downarrow$") for c in columns
     ]
@@ -52,7 +53,7 @@ def latex_table(
         r"\midrule",
         *(
             " & ".join([escape(name), *(_cell(*cell) for cell in row)]) + r" \\"
-            for name, row in cells(rows, columns).items()
+            for name, row in cells(rows, columns, best).items()
         ),
         r"\bottomrule",
         r"\end{tabular}}",

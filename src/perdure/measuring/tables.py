@@ -2,14 +2,23 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from perdure.measuring.contents import MethodResult, Report
 from perdure.measuring.matrix import DERIVED, TaskMatrix
 
-__all__ = ["MISSING", "WORDS", "Column", "cells", "markdown_table", "method_table", "number"]
+__all__ = [
+    "MISSING",
+    "WORDS",
+    "Best",
+    "Column",
+    "cells",
+    "markdown_table",
+    "method_table",
+    "number",
+]
 
 MINUS = "\N{MINUS SIGN}"
 MISSING = "\N{EN DASH}"
@@ -24,6 +33,10 @@ WORDS = {  # how the page calls the derived numbers
 }
 
 
+Best = Mapping[str, Collection[str]]
+"""Column -> the rows that are marked in it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Column:
     """A column of `markdown_table`: which number, its heading and its format."""
@@ -36,18 +49,19 @@ class Column:
 
 
 def cells(
-    rows: Mapping[str, Mapping[str, Sequence[float]]], columns: Sequence[Column]
+    rows: Mapping[str, Mapping[str, Sequence[float]]],
+    columns: Sequence[Column],
+    best: Best | None = None,
 ) -> dict[str, list[tuple[str, bool]]]:
-    """Mean ± sample standard deviation, and whether it is among the best; a cell a column.
+    """Mean ± sample standard deviation, and whether it is among the ``best``; a cell a column.
 
-    `rows[method][key]`: one value a seed. The best mean of a column is marked, and so is every mean
-    within the larger of the two spreads of it (a tie). One seed decides nothing: no cell is marked
-    in a column where a method has fewer than two. A number that no seed changes has no spread.
+    `rows[method][key]`: one value a seed. A number that no seed changes has no spread. Which are
+    best a spread cannot say: that takes pairs (`benchmarks/paired.py`).
     """
-    best = {column.key: _winners(rows, column) for column in columns}
+    known = best or {}
     return {
         name: [
-            (_spread(values.get(c.key, ()), c.scale, c.digits), name in best[c.key])
+            (_spread(values.get(c.key, ()), c.scale, c.digits), name in known.get(c.key, ()))
             for c in columns
         ]
         for name, values in rows.items()
@@ -59,28 +73,17 @@ def markdown_table(
     columns: Sequence[Column],
     *,
     first: str = "Method",
-    mark_best: bool = True,
+    best: Best | None = None,
 ) -> str:
-    """`cells` as a Markdown table, the best of a column and its ties bold."""
+    """`cells` as a Markdown table, the best of a column bold."""
     lines = [
         f"| {first} | " + " | ".join(c.title for c in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
-    for name, row in cells(rows, columns).items():
-        texts = [f"**{text}**" if best and mark_best else text for text, best in row]
+    for name, row in cells(rows, columns, best).items():
+        texts = [f"**{text}**" if marked else text for text, marked in row]
         lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(texts) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _winners(rows: Mapping[str, Mapping[str, Sequence[float]]], column: Column) -> set[str]:
-    seen = {name: values.get(column.key, ()) for name, values in rows.items()}
-    seen = {name: values for name, values in seen.items() if len(values)}
-    if len(seen) < 2 or any(len(values) < 2 for values in seen.values()):
-        return set()
-    mean = {name: statistics.fmean(values) for name, values in seen.items()}
-    width = {name: statistics.stdev(values) for name, values in seen.items()}
-    top = (max if column.higher_is_better else min)(mean, key=lambda name: mean[name])
-    return {n for n in mean if abs(mean[n] - mean[top]) <= max(width[n], width[top])}
 
 
 def number(value: float | None, digits: int = 2) -> str:

@@ -5,6 +5,8 @@ k_p = W_init c_p + sum_t g_t(p) A_t B_t c_p      (and the values alike), c_p the
 g_t(p) = 1      at the token of a concept of t
        = 1/n    at the end token and the padding, of a prompt that speaks of n tasks' concepts
        = 0      elsewhere, and so wherever no concept of t is spoken of
+
+With `ends=none` this is, at drawing, the token mask of TARA (arXiv 2508.08812).
 """
 
 from collections.abc import Mapping, Sequence

@@ -260,6 +260,13 @@ class Method(ABC):
         """
         return []
 
+    def kept_entries(self, factors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+        """How many entries of one layer's `dW` its mask keeps, and of how many; None without one.
+
+        ``factors`` are what was kept of the layer.
+        """
+        return None
+
     def check_removable(self, kept: Sequence[Kept], concept: str) -> None:
         """ValueError, with the reason, where the concept's task cannot be taken out of `kept`.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perdure.adapters.delta import without_autocast
-from perdure.adapters.masked import MaskedLowRank, masked_product
+from perdure.adapters.masked import MaskedLowRank, masked_product, unpack_bits
 from perdure.methods.c_lora import CLoRALearner
 from perdure.methods.protocol import Deltas, Kept, Learner, Method, Moments, Shapes
 from perdure.methods.summed import Summed
@@ -151,6 +151,10 @@ class Stamina(Summed):
         return StaminaLearner(
             deltas, tokens, summed, weight=config.penalty, sparsity=config.sparsity
         )
+
+    def kept_entries(self, factors: Mapping[str, Tensor]) -> tuple[int, int] | None:
+        shape = (factors["A"].shape[0], factors["B"].shape[1])
+        return int(unpack_bits(factors["mask"], shape).sum()), shape[0] * shape[1]
 
     def delta(self, factors: Mapping[str, Tensor]) -> Tensor:
         return masked_product(factors["A"], factors["B"], factors["mask"])
