@@ -30,9 +30,7 @@ class Denoiser(torch.nn.Module):
         self.attn2 = Attention(8, cross_attention_dim=6, heads=2, dim_head=4)
         self.attn2.set_processor(AttnProcessor())
 
-    def forward(
-        self, x: torch.Tensor, states: torch.Tensor, done: float = 0.0
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, states: torch.Tensor, done: float = 0.0) -> torch.Tensor:
         return self.attn2(x, encoder_hidden_states=states)
 
 
@@ -72,7 +70,10 @@ def test_the_empty_prompts_of_guidance_know_no_box_and_overlaps_are_means() -> N
     x, states = torch.randn(2, 16, 8), torch.randn(2, 5, 6)
     phrases = torch.randn(2, 1, 5, 6)
     plain, whole = denoiser(x, states), (0.0, 0.0, 1.0, 1.0)
-    keys = [Boxed(Place(box=whole), keys_and_values(readers(denoiser), phrase, {})) for phrase in phrases]
+    keys = [
+        Boxed(Place(box=whole), keys_and_values(readers(denoiser), phrase, {}))
+        for phrase in phrases
+    ]
     with within(denoiser, keys, last(1), (4, 4)):
         drawn = denoiser(x, states)
     one, two = (denoiser(x[1:], phrase) for phrase in phrases)

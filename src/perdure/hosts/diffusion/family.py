@@ -227,6 +227,10 @@ class Family(ABC):
         """Of a sequence of so many text positions and a picture of a size, those of the text."""
         return slice(0, positions)
 
+    def alone(self, positions: int) -> int:
+        """How long the denoiser makes a text of so many positions."""
+        return positions
+
     def text_of(self, pipeline: Any, positions: int, given: Mapping[str, Any]) -> slice:
         """As `text`, of a pass by what the denoiser is given, by name."""
         return self.text(pipeline, positions, self.size(pipeline))

@@ -36,9 +36,6 @@ class Place:
     """Where boxes overlap, the one in front, of the least depth, hides those behind it."""
     since: float = 0.0
     """The share of the noise that is gone when it begins."""
-    pull: float = 1.0
-    """How many times as strong guidance is in there, where the prompts and those that it steps away
-    from are in one pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +121,7 @@ def attending(
         yield
         return
     before = {name: module.processor for name, module in readers.items()}
-    places = [one.place for one in regions]
-    with watched(denoiser, done) as now, _pulling(denoiser, places, rows, now):
+    with watched(denoiser, done) as now:
         for name, module in readers.items():
             module.processor = _Regional(regions, name, rows, latents, now, before[name])
         try:
@@ -133,36 +129,6 @@ def attending(
         finally:
             for name, module in readers.items():
                 module.processor = before[name]
-
-
-@contextmanager
-def _pulling(
-    denoiser: nn.Module, places: Sequence[Place], rows: Rows, now: Callable[[], float]
-) -> Iterator[None]:
-    """Within the block guidance is as strong as places say."""
-
-    def pull(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        begun = [place for place in places if place.since <= now()]
-        if all(place.pull == 1 for place in begun):
-            return output
-        whole: Tensor = output[0]
-        own = rows(len(whole))
-        against = torch.cat([whole[: own.start], whole[own.stop :]])
-        if len(against) != len(whole[own]):
-            return output
-        height, width = whole.shape[-2:]
-        seen = masks(begun, width, height).to(whole)
-        more = torch.tensor([place.pull - 1 for place in begun]).to(whole)
-        strength = 1 + (more[:, None] * seen).amax(dim=0).view(height, width)
-        pulled = against + strength * (whole[own] - against)
-        whole = torch.cat([whole[: own.start], pulled, whole[own.stop :]])
-        return (whole, *output[1:]) if isinstance(output, tuple) else type(output)(sample=whole)
-
-    handle = denoiser.register_forward_hook(pull)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _Regional:

@@ -1,0 +1,144 @@
+"""Where the subjects of one sentence stand, and what each part of the picture reads."""
+
+import pytest
+import torch
+
+from perdure.drawing.layout import NoNounError, laid_out
+from perdure.drawing.plan import plan
+from perdure.hosts.diffusion.regional import Place, masks
+
+NOUNS = dict.fromkeys(("ada", "ben", "cleo"), "person") | {
+    "rex": "dog",
+    "otto": "otter",
+    "hat": "hat",
+    "harbour": "harbour",
+}
+LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
+TOP, BOTTOM = (0.0, 0.0, 1.0, 0.5), (0.0, 0.5, 1.0, 1.0)
+
+
+def boxes(prompt: str) -> dict[str, tuple[float, ...]]:
+    layout = laid_out(prompt, NOUNS, ["ink"])
+    assert layout is not None
+    names = [names[0] for names in layout.subjects]
+    return dict(zip(names, (region.box for region in layout.regions), strict=True))
+
+
+def phrases(prompt: str) -> tuple[str, ...]:
+    layout = laid_out(prompt, NOUNS, ["ink"])
+    assert layout is not None
+    return layout.prompt, *(region.phrase for region in layout.regions)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a photo of a dog",
+        "a photo of <ada>, in the snow",
+        "<ada> next to <ada>",
+        "a painting of <ada> in the style of <ink>",
+        "<ada> in <ink> style",
+        "a photo of <ada> at <harbour>",
+        "<ada> in front of the <harbour>",
+        "<ada> wearing the <hat>",
+    ],
+)
+def test_a_sentence_of_one_subject_or_none_is_left_as_it_is(prompt: str) -> None:
+    assert laid_out(prompt, NOUNS, ["ink"]) is None
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ada", "ben"),
+    [
+        ("a photo of <ada> next to <ben>", LEFT, RIGHT),
+        ("a photo of <ben> and <ada>", RIGHT, LEFT),
+        ("<ada> to the left of <ben>", LEFT, RIGHT),
+        ("<ada> to the right of <ben>", RIGHT, LEFT),
+        ("<ada> on the right, <ben> on the left", RIGHT, LEFT),
+        ("<ada> hugging <ben>", LEFT, RIGHT),
+        ("<ada> above <ben>", TOP, BOTTOM),
+        ("<ada> under <ben>", BOTTOM, TOP),
+    ],
+)
+def test_subjects_stand_as_the_sentence_says(
+    prompt: str, ada: tuple[float, ...], ben: tuple[float, ...]
+) -> None:
+    assert boxes(prompt) == {"ada": ada, "ben": ben}
+
+
+def test_three_and_more_stand_in_a_row() -> None:
+    row = boxes("<ada>, <ben>, <cleo> and <rex>")
+    assert [row[name][0] for name in ("ada", "ben", "cleo", "rex")] == [0.0, 0.25, 0.5, 0.75]
+    row = boxes("<ada> between <ben> and <cleo>")
+    assert row["ben"][0] < row["ada"][0] < row["cleo"][0]
+    assert str(laid_out("<ada>, <ben> and <cleo>", NOUNS)) == (
+        "<ada> on the left, <ben> in the middle, <cleo> on the right"
+    )
+
+
+@pytest.mark.parametrize("prompt", ["<ada> behind <ben>", "<ben> in front of <ada>"])
+def test_who_stands_in_front_hides_who_stands_behind(prompt: str) -> None:
+    layout = laid_out(prompt, NOUNS)
+    assert layout is not None
+    depth = {of[0]: one.depth for of, one in zip(layout.subjects, layout.regions, strict=True)}
+    assert depth["ben"] < depth["ada"]
+    front, back = Place(box=LEFT), Place(box=(0.25, 0.0, 1.0, 1.0), depth=1)
+    seen = masks([back, front], 4, 1)
+    assert torch.equal(seen, torch.tensor([[0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [
+        (
+            "a photo of <ada> next to <rex>",
+            ("a photo of a person next to a dog", "a photo of <ada>", "a photo of <rex>"),
+        ),
+        (
+            "a photo of <ada> wearing a hat next to the <otto> with a bow, at night",
+            (
+                "a photo of a person wearing a hat next to the otter with a bow, at night",
+                "a photo of <ada> wearing a hat, at night",
+                "a photo of <otto> with a bow, at night",
+            ),
+        ),
+        (
+            "<otto> holding <hat> next to <ada>",
+            ("an otter holding a hat next to a person", "<otto> holding <hat>", "<ada>"),
+        ),
+        (
+            "a painting in the style of <ink> of <ada> and <ben> at <harbour>",
+            (
+                "a painting in the style of <ink> of a person and a person at <harbour>",
+                "a painting in the style of <ink> of <ada> at <harbour>",
+                "a painting in the style of <ink> of <ben> at <harbour>",
+            ),
+        ),
+        (  # what speaks of the whole picture is in every phrase
+            "<ada> in the style of <ink> next to <ben>",
+            (
+                "a person in the style of <ink> next to a person",
+                "<ada> in the style of <ink>",
+                "<ben> in the style of <ink> next to <ben>",
+            ),
+        ),
+    ],
+)
+def test_the_whole_reads_nouns_and_each_region_its_own_subject(
+    prompt: str, read: tuple[str, ...]
+) -> None:
+    assert phrases(prompt) == read
+
+
+def test_a_subject_without_a_noun_is_named() -> None:
+    with pytest.raises(NoNounError, match=r"what <zoe> is.*--noun"):
+        laid_out("<ada> next to <zoe>", NOUNS)
+
+
+def test_the_plan_shows_who_stands_where() -> None:
+    layout = laid_out("<ada> behind <ben>", NOUNS)
+    assert layout is not None
+    picture = plan(layout, (64, 32))
+    assert picture.size == (512, 256)
+    corners = {picture.getpixel(at) for at in ((20, 240), (500, 10), (500, 250))}
+    assert len(corners) == 3  # the front one, the one behind, and neither
