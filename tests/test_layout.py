@@ -1,10 +1,18 @@
 """Where the subjects of one sentence stand, and what each part of the picture reads."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
+from typer.testing import CliRunner
 
-from perdure.drawing.layout import NoNounError, laid_out
+import perdure
+from perdure.cli import app
+from perdure.drawing.again import draw_like
+from perdure.drawing.layout import PULL, NoNounError, laid_out
 from perdure.drawing.plan import plan
+from perdure.drawing.regions import Region
 from perdure.hosts.diffusion.regional import Place, masks
 
 NOUNS = dict.fromkeys(("ada", "ben", "cleo"), "person") | {
@@ -142,3 +150,91 @@ def test_the_plan_shows_who_stands_where() -> None:
     assert picture.size == (512, 256)
     corners = {picture.getpixel(at) for at in ((20, 240), (500, 10), (500, 250))}
     assert len(corners) == 3  # the front one, the one behind, and neither
+
+
+@pytest.fixture(scope="module")
+def base(tiny: Path) -> perdure.Base:
+    return perdure.Base.open(tiny, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def bank(base: perdure.Base, drawings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of two people, and of one without a noun."""
+    path = tmp_path_factory.mktemp("banks") / "bank"
+    for name in ("ada", "bo", "cy"):
+        nouns = {} if name == "cy" else {name: "person"}
+        perdure.learn(base, path, {name: drawings / name}, nouns=nouns, steps=1)
+    return path
+
+
+def pixels(picture: Image.Image) -> bytes:
+    return picture.convert("RGB").tobytes()
+
+
+TWO = "a photo of <ada> next to <bo>"
+
+
+def test_with_one_subject_or_a_box_nothing_is_laid_out(base: perdure.Base, bank: Path) -> None:
+    told: list[str] = []
+    boxes = [Region(phrase="a photo of <bo>", box=LEFT)]
+    for prompt, regions in (
+        ("a photo of <ada>, in the snow", []),
+        ("a dog next to a person", []),
+        (TWO, boxes),
+    ):
+        own, off = (
+            perdure.draw(
+                base, bank, prompt, seed=3, regions=regions, layout=layout, note=told.append
+            )
+            for layout in ("sentence", "none")
+        )
+        assert pixels(own[0]) == pixels(off[0])
+    assert not told
+
+
+def test_two_subjects_are_laid_out_said_in_one_line_and_drawn_again_to_the_same_bits(
+    base: perdure.Base, bank: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    prompts = ["a dog", TWO, "a photo of <ada>"]
+    drawn = perdure.draw(base, bank, prompts, seed=3, steps=4, note=told.append)
+    assert told == [f"{TWO!r} is laid out: <ada> on the left, <bo> on the right."]
+    (off,) = perdure.draw(base, bank, TWO, seed=3, steps=4, layout="none")
+    assert pixels(drawn[1]) != pixels(off)
+    for k, picture in enumerate((drawn[1], off)):
+        perdure.save_picture(picture, tmp_path / f"{k}.png")
+        assert perdure.read_facts(tmp_path / f"{k}.png").prompt == TWO
+        assert pixels(draw_like(base, bank, tmp_path / f"{k}.png")[0]) == pixels(picture)
+    (dog,) = perdure.draw(base, bank, "a dog", seed=3, steps=4)
+    assert pixels(dog) == pixels(drawn[0])  # whatever else is drawn
+
+
+def test_the_first_steps_read_the_nouns_alone(base: perdure.Base, bank: Path) -> None:
+    """At one step, where all is noise, the picture is that of the nouns, guided as strongly."""
+    (laid,) = perdure.draw(base, bank, TWO, seed=3, steps=1, guidance=2)
+    (nouns,) = perdure.draw(
+        base, bank, "a photo of a person next to a person", seed=3, steps=1, guidance=2 * PULL
+    )
+    assert pixels(laid) == pixels(nouns)
+
+
+def test_a_bank_that_lacks_a_noun_says_so_and_leaves_the_layout_to_the_base(
+    base: perdure.Base, bank: Path
+) -> None:
+    told: list[str] = []
+    prompt = "<ada> next to <cy>"
+    (own,) = perdure.draw(base, bank, prompt, seed=3, note=told.append)
+    (off,) = perdure.draw(base, bank, prompt, seed=3, layout="none")
+    assert pixels(own) == pixels(off)
+    assert len(told) == 1 and "does not know what <cy> is" in told[0]
+
+
+def test_the_command_line_says_and_shows_the_layout(tiny: Path, bank: Path, tmp_path: Path) -> None:
+    out = tmp_path / "pictures"
+    asked = ["generate", TWO, "a dog", "--base", str(tiny), "--bank", str(bank)]
+    result = CliRunner().invoke(
+        app, [*asked, "--count", "1", "--out", str(out), "--device", "cpu", "--show-layout"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "is laid out: <ada> on the left, <bo> on the right." in result.output
+    assert sorted(one.name for one in out.iterdir()) == ["00-0.png", "00-layout.png", "01-0.png"]

@@ -14,7 +14,7 @@ from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region, read_region
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.regional import Boxed, Place, attending, keys_and_values, mask, masks
+from perdure.hosts.diffusion.regional import Boxed, Place, attending, keys_and_values, mask
 from perdure.learning.learn import learn
 
 LEFT = (0.0, 0.0, 0.5, 1.0)

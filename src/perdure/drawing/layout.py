@@ -49,8 +49,9 @@ _BETWEEN = re.compile(r"\bbetween\b")
 _SIDE = re.compile(r"^[^<]*?\bon the (left|right)\b(?! of)")
 _ANY_SIDE = re.compile(r" ?\bon the (?:left|right)\b(?! of)")
 _PLACES = frozenset(
-    "beach bridge building castle church city forest garden harbour house kitchen landscape "
-    "mountain park place room street tower town village".split()
+    {"beach", "bridge", "building", "castle", "church", "city", "forest", "garden", "harbour"}
+    | {"house", "kitchen", "landscape", "mountain", "park", "place", "room", "street", "tower"}
+    | {"town", "village"}
 )
 """Nouns of what others stand in front of, and not beside."""
 _BACK, _FRONT = (0.35, 0.0, 1.0, 0.85), (0.0, 0.1, 0.65, 1.0)

@@ -117,18 +117,21 @@ class Painter:
             for prompt in prompts
         ]
         phrases = dict.fromkeys(one.phrase for _, own in shown for one in own)
-        texts = [*prompts, chosen.negative, *(said for said, _ in shown), *phrases]
+        texts = [*prompts, chosen.negative, *(whole for whole, _ in shown), *phrases]
+        family = self.base.family
         groups: dict[object, list[int]] = {}
-        for place, (said, own) in enumerate(shown):
-            groups.setdefault((self.shared(said), own), []).append(place)
+        for place, (whole, own) in enumerate(shown):
+            alike = whole if own and not family.keys_apart else self.shared(whole)
+            groups.setdefault((alike, own), []).append(place)
         pictures: dict[int, Image.Image] = {}
         told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
         with self._session(texts) as session:
             for places in groups.values():
                 first, own = shown[places[0]]
-                guided = self.base.family.guides(self.base.pipeline)
-                pull = PULL if own and not regions and guided else 1.0
+                pull = PULL if own and not regions and family.guides(self.base.pipeline) else 1.0
                 boxes = [self._region(session, region) for region in own]
+                if not family.keys_apart:  # one fold serves the prompt and all phrases
+                    first = " ".join([first, *(region.phrase for region in own)])
                 session.fold(self._mixed(session, first))
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
