@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -238,3 +240,28 @@ def test_the_command_line_says_and_shows_the_layout(tiny: Path, bank: Path, tmp_
     assert result.exit_code == 0, result.output
     assert "is laid out: <ada> on the left, <bo> on the right." in result.output
     assert sorted(one.name for one in out.iterdir()) == ["00-0.png", "00-layout.png", "01-0.png"]
+
+
+@pytest.mark.usefixtures("fp32")
+def test_an_attached_pipeline_is_laid_out_too(tiny: Path, base: perdure.Base, bank: Path) -> None:
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def call(layout: str, prompt: str = TWO) -> np.ndarray:
+        with perdure.attach(pipeline, bank, layout=layout):
+            generator = torch.Generator().manual_seed(3)
+            drawn = pipeline(prompt, num_inference_steps=4, guidance_scale=3.0, generator=generator)
+        return np.asarray(drawn.images[0], int)
+
+    def draw(guidance: float, layout: str, prompt: str = TWO) -> np.ndarray:
+        (drawn,) = perdure.draw(
+            base, bank, prompt, seed=3, steps=4, guidance=guidance, layout=layout
+        )
+        return np.asarray(drawn, int)
+
+    laid, plain = call("sentence"), call("none")
+    assert np.abs(laid - draw(3.0 / PULL, "sentence")).max() <= 2
+    assert np.abs(plain - draw(3.0, "none")).max() <= 2
+    assert np.abs(laid - plain).max() > 2
+    one = "a photo of <ada>"
+    assert np.array_equal(call("sentence", one), call("none", one))

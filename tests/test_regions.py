@@ -30,7 +30,7 @@ class Denoiser(torch.nn.Module):
         self.attn2 = Attention(8, cross_attention_dim=6, heads=2, dim_head=4)
         self.attn2.set_processor(AttnProcessor())
 
-    def forward(self, x: torch.Tensor, states: torch.Tensor, done: float = 0.0) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return self.attn2(x, encoder_hidden_states=states)
 
 
@@ -39,9 +39,7 @@ def readers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def within(denoiser: Denoiser, regions: Any, rows: Any, latents: tuple[int, int]) -> Any:
-    """`attending`, of a denoiser that is told how much of the noise is left."""
-    own = readers(denoiser)
-    return attending(denoiser, own, regions, rows, latents, lambda given: given.get("done", 0.0))
+    return attending(readers(denoiser), regions, rows, latents, lambda: 0.0)
 
 
 def last(pictures: int) -> Callable[[int], slice]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perdure.hosts.diffusion.passes import Done, Rows, watched
+from perdure.hosts.diffusion.passes import Rows
 
 __all__ = ["Box", "Boxed", "Place", "attending", "keys_and_values", "mask", "masks"]
 
@@ -103,32 +103,26 @@ def keys_and_values(
 
 @contextmanager
 def attending(
-    denoiser: nn.Module,
     readers: Mapping[str, Any],
     regions: Sequence[Boxed],
     rows: Rows,
     latents: tuple[int, int],
-    done: Done,
+    now: Callable[[], float],
 ) -> Iterator[None]:
     """Within the block, some rows of a pass attend to the regions' phrases.
 
     ``rows`` says, of so many rows of a pass, which are those of the pictures' prompts; ``latents``
-    is width and height of a picture's latents; ``done`` is what share of the noise is gone, by what
-    the denoiser is given. Where boxes of one depth overlap, the mean of what their phrases say is
+    is width and height of a picture's latents; ``now`` is what share of the noise is gone. Where boxes of one depth overlap, the mean of what their phrases say is
     taken.
     """
-    if not regions:
-        yield
-        return
     before = {name: module.processor for name, module in readers.items()}
-    with watched(denoiser, done) as now:
+    for name, module in readers.items():
+        module.processor = _Regional(regions, name, rows, latents, now, before[name])
+    try:
+        yield
+    finally:
         for name, module in readers.items():
-            module.processor = _Regional(regions, name, rows, latents, now, before[name])
-        try:
-            yield
-        finally:
-            for name, module in readers.items():
-                module.processor = before[name]
+            module.processor = before[name]
 
 
 class _Regional:
@@ -147,10 +141,10 @@ class _Regional:
         self.now, self.before = now, before
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **given: Any
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any, **given: Any
     ) -> Tensor:
         regions = [one for one in self.regions if one.place.since <= self.now()]
-        if not regions:
+        if not regions or isinstance(encoder_hidden_states, tuple):  # an IP-Adapter's pictures
             plain: Tensor = self.before(attn, hidden_states, encoder_hidden_states, **given)
             return plain
         q = attn.to_q(hidden_states)
