@@ -29,7 +29,8 @@ def attach(
             ControlNets, IP-Adapters, LoRAs; with any scheduler; or a modular one.
         bank: learned on the pipeline's base.
         layout: where the subjects of a prompt stand, as of `DrawSettings`. A picture is laid out
-            where the denoiser is a U-Net and the method acts in prompts; guidance is as it is given.
+            where the denoiser is a U-Net and the method acts in prompts, with the guidance that is
+            given.
 
     Raises PerdureError where the bank was learned on another base, a bank is attached already, or
     the pipeline is of no family.

@@ -74,7 +74,8 @@ class Voice(Painter):
         behind = 1 + max(region.depth for region in layout.regions)
         whole = Place(box=(0.0, 0.0, 1.0, 1.0), depth=behind)
         below = session.region(whole, layout.prompt, self.in_prompts)
-        return [below, *(self._region(session, region) for region in layout.regions)]
+        laid = [below, *(self._region(session, region) for region in layout.regions)]
+        return [one for one in laid if isinstance(one, Boxed)]
 
 
 def held(

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -161,8 +162,9 @@ class Recognised:
             self._open.enter_context(adding(base.layers, run.added, rows))
             self._open.enter_context(acting(base.layers, run.live, rows, text))
             if run.regions:
-                size, done = family.size_of(base.pipeline, given), family.done(base.pipeline, given)
-                attending = family.attending(base.pipeline, run.regions, rows, size, lambda: done)
+                size = family.size_of(base.pipeline, given)
+                now = partial(family.done, base.pipeline, given)
+                attending = family.attending(base.pipeline, run.regions, rows, size, now)
                 self._open.enter_context(attending)
             if run.by_layer is not None:
                 reading = family.reading(base.pipeline, run.by_layer, rows)

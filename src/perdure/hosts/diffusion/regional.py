@@ -112,8 +112,8 @@ def attending(
     """Within the block, some rows of a pass attend to the regions' phrases.
 
     ``rows`` says, of so many rows of a pass, which are those of the pictures' prompts; ``latents``
-    is width and height of a picture's latents; ``now`` is what share of the noise is gone. Where boxes of one depth overlap, the mean of what their phrases say is
-    taken.
+    is width and height of a picture's latents; ``now`` is what share of the noise is gone. Where
+    boxes of one depth overlap, the mean of what their phrases say is taken.
     """
     before = {name: module.processor for name, module in readers.items()}
     for name, module in readers.items():
