@@ -16,12 +16,14 @@ from torch import Tensor
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
 from perdure.drawing.facts import Facts, with_facts
+from perdure.drawing.layout import PULL, Layout, NoNounError, laid_out
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
 from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.session import Begun, Boxed, Session
+from perdure.hosts.diffusion.rooms import Phrased
+from perdure.hosts.diffusion.session import Begun, Boxed, Place, Session
 from perdure.hosts.diffusion.tokens import check_words, known_in
 from perdure.hosts.size import Size
 from perdure.learning.photos import read_picture
@@ -73,6 +75,7 @@ class Painter:
         regions: Sequence[Region] = (),
         init: Path | str | Image.Image | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
+        note: Callable[[str], None] = lambda sentence: None,
         **settings: Any,
     ) -> list[Image.Image]:
         """Draw prompts; the same picture, to the bit, whatever else is drawn.
@@ -83,9 +86,11 @@ class Painter:
         Args:
             prompts: one or several; concepts are spoken of as ``<name>``.
             seeds: one a prompt, for one picture of each, in place of `seed` and `count`.
-            regions: boxes of every picture that attend to phrases of their own.
+            regions: boxes of every picture that attend to phrases of their own. Without any, a
+                prompt that speaks of several subjects is laid out: see `layout`.
             init: a picture to begin with, cut to size; `strength` says how much is drawn over.
             progress: told how many of how many pictures are drawn.
+            note: told how each prompt is laid out, or why it is not.
             **settings: fields of `DrawSettings`.
 
         Returns `count` pictures of the first prompt, then of the next one.
@@ -114,19 +119,31 @@ class Painter:
         guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
         wanted = self.base.fitting(chosen.size)
         begun = _begun(init, wanted, steps, chosen.strength)
-        texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
+        laid = {} if regions or chosen.layout == "none" else self._laid(prompts, note, wanted)
+        shown = [
+            (one.prompt, one.regions) if (one := laid.get(prompt)) else (prompt, tuple(regions))
+            for prompt in prompts
+        ]
+        phrases = dict.fromkeys(one.phrase for _, own in shown for one in own)
+        texts = [*prompts, chosen.negative, *(whole for whole, _ in shown), *phrases]
+        family = self.base.family
         groups: dict[object, list[int]] = {}
-        for place, prompt in enumerate(prompts):
-            groups.setdefault(self.shared(prompt), []).append(place)
+        for place, (whole, own) in enumerate(shown):
+            alike = whole if own and not family.keys_apart else self.shared(whole)
+            groups.setdefault((alike, own), []).append(place)
         pictures: dict[int, Image.Image] = {}
         told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
         with self._session(texts) as session:
-            boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
-                session.fold(self._mixed(session, prompts[places[0]]))
+                first, own = shown[places[0]]
+                pull = PULL if own and not regions and family.guides(self.base.pipeline) else 1.0
+                boxes = [self._region(session, region) for region in own]
+                if not family.keys_apart:  # one fold serves the prompt and all phrases
+                    first = " ".join([first, *(region.phrase for region in own)])
+                session.fold(self._mixed(session, first))
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
-                    said = [prompts[i] for i in batch]
+                    said = [shown[i][0] for i in batch]
                     out = session.draw(
                         said,
                         seeds=[seeds[i] for i in batch],
@@ -137,13 +154,49 @@ class Painter:
                         size=wanted,
                         begun=begun,
                         num_inference_steps=steps,
-                        guidance_scale=guidance,
+                        guidance_scale=guidance * pull,
                     )
                     for i, picture in zip(batch, out, strict=True):
                         facts = Facts(prompt=prompts[i], seed=seeds[i], at_once=len(batch), **told)
                         pictures[i] = with_facts(picture, facts)
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
+
+    def layout(self, prompt: str) -> Layout | None:
+        """Where the subjects of a prompt stand, by what it says and what the bank knows of them:
+        see `laid_out`."""
+        known_in(prompt, self.tokens)
+        nouns: dict[str, str] = {}
+        styles: set[str] = set()
+        for task in self.bank.tasks[: self.tasks]:
+            nouns |= task.facts.get("nouns", {})
+            templates = task.facts.get("settings", {}).get("templates", ())
+            if templates and all("style" in text for text in templates):
+                styles |= set(task.concepts)
+        return laid_out(prompt, nouns, styles)
+
+    def _laid(
+        self, prompts: Sequence[str], note: Callable[[str], None], size: Size
+    ) -> dict[str, Layout]:
+        """The layouts of the prompts that have one, of pictures of a size."""
+        laid: dict[str, Layout] = {}
+        for prompt in dict.fromkeys(prompts):
+            try:
+                layout = self.layout(prompt)
+            except NoNounError as error:
+                note(str(error))
+                continue
+            if layout is not None:
+                laid[prompt] = layout
+                note(f"{prompt!r} is laid out: {layout}.")
+                if (count := layout.abreast) > 2 and 2 * size[0] < count * size[1]:
+                    unit = self.base.family.multiple(self.base.pipeline)
+                    width = -(-count * size[1] // (2 * unit)) * unit
+                    note(
+                        f"For {count} side by side a wider picture is better: --size "
+                        f"{width}x{size[1]}."
+                    )
+        return laid
 
     def shared(self, prompt: str) -> object:
         """What prompts have in common that are drawn with one and the same fold."""
@@ -186,6 +239,7 @@ class Painter:
         return {
             "negative": chosen.negative,
             "boxes": tuple(str(region) for region in regions),
+            "layout": chosen.layout,
             "init": None if begun is None else begun.digest,
             "strength": None if begun is None else begun.strength,
             "base": self.base.identity.name,
@@ -239,12 +293,11 @@ class Painter:
         return self.method.in_prompts(self.kept, prompts)
 
     @torch.no_grad()
-    def _region(self, session: Session, region: Region) -> Boxed:
+    def _region(self, session: Session, region: Region) -> Boxed | Phrased:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
-        said = session.conditioning([region.phrase])
-        added = session.added(self.in_prompts(said.prompts), said.prompts)
-        return session.region(region.box, said, added)
+        place = Place(box=region.box, depth=region.depth, since=region.since)
+        return session.region(place, region.phrase, self.in_prompts)
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.
