@@ -17,6 +17,7 @@ from torch import Tensor
 from perdure.adapters import LowRank, Token
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
+from perdure.hosts.diffusion.regional import Place
 from perdure.hosts.diffusion.session import Session
 
 NAMES = ("ada", "bo")
@@ -120,7 +121,7 @@ def use(session: Session, base: Base, name: str) -> None:
         session.predict(noised, torch.tensor([5, 700]), said, base.size)
     layers = torch.stack([said.states] * base.readers)
     session.draw([prompt, STOCK], seeds=[0, 1], by_layer=layers, num_inference_steps=1)
-    boxed = session.region((0.0, 0.0, 0.5, 1.0), session.conditioning([prompt]), {})
+    boxed = session.region(Place(box=(0.0, 0.0, 0.5, 1.0)), prompt, lambda prompts: ())
     session.draw([STOCK], seeds=[0], regions=[boxed], num_inference_steps=1)
     session.encode_ahead([prompt])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region, read_region
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.regional import Boxed, attending, keys_and_values, mask
+from perdure.hosts.diffusion.regional import Boxed, Place, attending, keys_and_values, mask, masks
 from perdure.learning.learn import learn
 
 LEFT = (0.0, 0.0, 0.5, 1.0)
@@ -29,12 +30,20 @@ class Denoiser(torch.nn.Module):
         self.attn2 = Attention(8, cross_attention_dim=6, heads=2, dim_head=4)
         self.attn2.set_processor(AttnProcessor())
 
-    def forward(self, x: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, states: torch.Tensor, done: float = 0.0
+    ) -> torch.Tensor:
         return self.attn2(x, encoder_hidden_states=states)
 
 
 def readers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
     return {name: one for name, one in module.named_modules() if name.endswith("attn2")}
+
+
+def within(denoiser: Denoiser, regions: Any, rows: Any, latents: tuple[int, int]) -> Any:
+    """`attending`, of a denoiser that is told how much of the noise is left."""
+    own = readers(denoiser)
+    return attending(denoiser, own, regions, rows, latents, lambda given: given.get("done", 0.0))
 
 
 def last(pictures: int) -> Callable[[int], slice]:
@@ -47,8 +56,8 @@ def test_a_box_reads_its_own_phrase_and_the_rest_the_prompt() -> None:
     x, states, phrase = torch.randn(2, 16, 8), torch.randn(2, 5, 6), torch.randn(1, 5, 6)
     plain = denoiser(x, states)
     own = denoiser(x, phrase.expand(2, -1, -1))  # the phrase as if it were the prompt
-    keys = Boxed(LEFT, keys_and_values(readers(denoiser), phrase, {}))
-    with attending(readers(denoiser), [keys], last(2), (4, 4)):
+    keys = Boxed(Place(box=LEFT), keys_and_values(readers(denoiser), phrase, {}))
+    with within(denoiser, [keys], last(2), (4, 4)):
         drawn = denoiser(x, states)
     left = mask(LEFT, 4, 4).bool()
     assert left.view(4, 4).tolist() == [[True, True, False, False]] * 4
@@ -63,8 +72,8 @@ def test_the_empty_prompts_of_guidance_know_no_box_and_overlaps_are_means() -> N
     x, states = torch.randn(2, 16, 8), torch.randn(2, 5, 6)
     phrases = torch.randn(2, 1, 5, 6)
     plain, whole = denoiser(x, states), (0.0, 0.0, 1.0, 1.0)
-    keys = [Boxed(whole, keys_and_values(readers(denoiser), phrase, {})) for phrase in phrases]
-    with attending(readers(denoiser), keys, last(1), (4, 4)):
+    keys = [Boxed(Place(box=whole), keys_and_values(readers(denoiser), phrase, {})) for phrase in phrases]
+    with within(denoiser, keys, last(1), (4, 4)):
         drawn = denoiser(x, states)
     one, two = (denoiser(x[1:], phrase) for phrase in phrases)
     assert torch.allclose(drawn[0], plain[0], atol=1e-6)
@@ -109,11 +118,11 @@ def test_a_narrow_box_covers_at_least_one_position() -> None:
 @torch.no_grad()
 def test_a_box_of_a_wide_picture_covers_its_share_at_every_depth() -> None:
     denoiser, phrase = Denoiser(), torch.randn(1, 5, 6)
-    keys = Boxed(LEFT, keys_and_values(readers(denoiser), phrase, {}))
+    keys = Boxed(Place(box=LEFT), keys_and_values(readers(denoiser), phrase, {}))
     for width, height in ((12, 5), (6, 3), (3, 2)):  # the latents, and halved twice
         x, states = torch.randn(1, width * height, 8), torch.randn(1, 5, 6)
         plain, own = denoiser(x, states)[0], denoiser(x, phrase)[0]
-        with attending(readers(denoiser), [keys], last(1), (12, 5)):
+        with within(denoiser, [keys], last(1), (12, 5)):
             drawn = denoiser(x, states)[0]
         left = torch.arange(width * height) % width < round(width / 2)
         assert torch.allclose(drawn[left], own[left], atol=1e-6)

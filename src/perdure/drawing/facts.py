@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -43,6 +43,8 @@ class Facts(Settings):
     """Width and height as drawn."""
     boxes: tuple[str, ...] = ()
     """Phrases of parts of the picture, as `PHRASE@LEFT,TOP,RIGHT,BOTTOM`."""
+    layout: Literal["sentence", "none"] = "none"
+    """How it was decided where its subjects stand; pictures from before that was done say nothing."""
     init: str | None = None
     """SHA-256 of the picture that it began with, as it was cut to size."""
     strength: Share | None = None

@@ -16,12 +16,14 @@ from torch import Tensor
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
 from perdure.drawing.facts import Facts, with_facts
+from perdure.drawing.layout import Layout, laid_out
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
 from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.session import Begun, Boxed, Session
+from perdure.hosts.diffusion.rooms import Phrased
+from perdure.hosts.diffusion.session import Begun, Boxed, Place, Session
 from perdure.hosts.diffusion.tokens import check_words, known_in
 from perdure.hosts.size import Size
 from perdure.learning.photos import read_picture
@@ -106,19 +108,22 @@ class Painter:
         guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
         wanted = self.base.fitting(chosen.size)
         begun = _begun(init, wanted, steps, chosen.strength)
-        texts = [*prompts, chosen.negative, *(region.phrase for region in regions)]
+        shown = [self._shown(prompt, regions, chosen.layout) for prompt in prompts]
+        phrases = dict.fromkeys(one.phrase for _, own in shown for one in own)
+        texts = [*prompts, chosen.negative, *(said for said, _ in shown), *phrases]
         groups: dict[object, list[int]] = {}
-        for place, prompt in enumerate(prompts):
-            groups.setdefault(self.shared(prompt), []).append(place)
+        for place, (said, own) in enumerate(shown):
+            groups.setdefault((self.shared(said), own), []).append(place)
         pictures: dict[int, Image.Image] = {}
         told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
         with self._session(texts) as session:
-            boxes = [self._region(session, region) for region in regions]
             for places in groups.values():
-                session.fold(self._mixed(session, prompts[places[0]]))
+                first, own = shown[places[0]]
+                boxes = [self._region(session, region) for region in own]
+                session.fold(self._mixed(session, first))
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
-                    said = [prompts[i] for i in batch]
+                    said = [shown[i][0] for i in batch]
                     out = session.draw(
                         said,
                         seeds=[seeds[i] for i in batch],
@@ -136,6 +141,27 @@ class Painter:
                         pictures[i] = with_facts(picture, facts)
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
+
+    def layout(self, prompt: str) -> Layout | None:
+        """Where the subjects of a prompt stand, by what it says and what the bank knows of them:
+        see `laid_out`."""
+        known_in(prompt, self.tokens)
+        nouns: dict[str, str] = {}
+        styles = set()
+        for task in self.bank.tasks[: self.tasks]:
+            nouns |= task.facts.get("nouns", {})
+            templates = task.facts.get("settings", {}).get("templates", ())
+            if templates and all("style" in text for text in templates):
+                styles |= set(task.concepts)
+        return laid_out(prompt, nouns, styles)
+
+    def _shown(
+        self, prompt: str, regions: Sequence[Region], layout: str
+    ) -> tuple[str, tuple[Region, ...]]:
+        """What a picture reads as a whole, and its regions: those that are given, else as they are
+        laid out."""
+        laid = None if regions or layout == "none" else self.layout(prompt)
+        return (prompt, tuple(regions)) if laid is None else (laid.prompt, laid.regions)
 
     def shared(self, prompt: str) -> object:
         """What prompts have in common that are drawn with one and the same fold."""
@@ -178,6 +204,7 @@ class Painter:
         return {
             "negative": chosen.negative,
             "boxes": tuple(str(region) for region in regions),
+            "layout": chosen.layout,
             "init": None if begun is None else begun.digest,
             "strength": None if begun is None else begun.strength,
             "base": self.base.identity.name,
@@ -231,12 +258,11 @@ class Painter:
         return self.method.in_prompts(self.kept, prompts)
 
     @torch.no_grad()
-    def _region(self, session: Session, region: Region) -> Boxed:
+    def _region(self, session: Session, region: Region) -> Boxed | Phrased:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
-        said = session.conditioning([region.phrase])
-        added = session.added(self.in_prompts(said.prompts), said.prompts)
-        return session.region(region.box, said, added)
+        place = Place(box=region.box, depth=region.depth, since=region.since, pull=region.pull)
+        return session.region(place, region.phrase, self.in_prompts)
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:
         """Write an ordinary diffusers folder: deltas folded in, concept tokens in the tokenizer.

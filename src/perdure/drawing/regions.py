@@ -20,6 +20,12 @@ class Region:
     """A prompt of its own, such as `a photo of <rex>`."""
     box: tuple[float, float, float, float]
     """Left, top, right, bottom, as shares of the picture's sides in [0, 1]."""
+    depth: int = 0
+    """Where boxes overlap, the one in front, of the least depth, hides those behind it."""
+    since: float = 0.0
+    """The share of the noise that is gone when its phrase begins to be read."""
+    pull: float = 1.0
+    """How many times as strong guidance is there."""
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from perdure.hosts.size import AnySize
 from perdure.settings import Count, Limits, NotNegative, Settings, Share
@@ -31,5 +31,8 @@ class DrawSettings(Settings):
     """Seed of the first picture of each prompt; the next one's is one more, and so on."""
     strength: Share | None = None
     """How much of an init picture is drawn over, up to 1; where not given, 0.6."""
+    layout: Literal["sentence", "none"] = "sentence"
+    """Where the subjects of a prompt stand, if it speaks of several and no box is given: as the
+    sentence says, or `none` to leave it to the base."""
     batch_size: Count = 1
     """Pictures in one pass: more are faster on small bases, and round otherwise."""

@@ -9,6 +9,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import diffusers
@@ -20,6 +21,7 @@ from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.lora_files import Named
 from perdure.hosts.diffusion.objective import Objective
 from perdure.hosts.diffusion.passes import Rows
+from perdure.hosts.diffusion.rooms import Rooms, masking
 from perdure.hosts.diffusion.tokens import Tokens, spoken_in
 from perdure.hosts.diffusion.vocabulary import Vocabulary
 from perdure.hosts.frozen import Layer, Reads
@@ -52,6 +54,14 @@ class Family(ABC):
     """Set of target layers -> how their names end; every linear and convolution where empty."""
     states: ClassVar[str] = "encoder_hidden_states"
     """The denoiser's argument that holds the states of prompts."""
+    keys_apart: ClassVar[bool] = False
+    """Are keys and values of a prompt known from the prompt alone, so that a box can be given its
+    own? Else its phrase is one more text."""
+    time: ClassVar[str] = "timestep"
+    """The denoiser's argument that says the time."""
+    time_scale: ClassVar[float] = 1000.0
+    """What the denoiser is told of the time where all is noise; 0 where it runs the other way, to
+    1."""
     negatives_alone: ClassVar[bool] = False
     """Are negative prompts read without what stands before the others?"""
     comfyui: ClassVar[Literal["kohya", "diffusers", ""]] = ""
@@ -194,6 +204,20 @@ class Family(ABC):
                     f"are learned behind: leave <{spoken[0]}> out of --negative."
                 )
 
+    def behind(self, parts: Sequence[Encoded]) -> Encoded:
+        """N prompts with further ones behind each, in order, (N, P + P' + ..., d): one text, so
+        that the denoiser reads them in one pass. What has no positions is the first one's."""
+        length = parts[0].states.shape[1]
+        return Encoded(
+            states=torch.cat([part.states for part in parts], dim=1),
+            beside={
+                name: torch.cat([part.beside[name] for part in parts], dim=1)
+                if tensor.shape[1:] == (length,)
+                else tensor
+                for name, tensor in parts[0].beside.items()
+            },
+        )
+
     @abstractmethod
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
         """A block in which the stock pipeline draws N prompts, and one can ask which rows of the
@@ -220,6 +244,11 @@ class Family(ABC):
     @abstractmethod
     def multiple(self, pipeline: Any) -> int:
         """What width and height must be multiples of."""
+
+    def patches(self, pipeline: Any, size: Size) -> int:
+        """How many positions a picture of a size has where text and picture are one sequence."""
+        unit = self.multiple(pipeline)
+        return size[0] // unit * (size[1] // unit)
 
     def to_latents(self, pipeline: Any, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation (N, C, h, w) of the latents of pictures (N, 3, H, W) in [-1, 1]."""
@@ -254,6 +283,11 @@ class Family(ABC):
     ) -> Tensor:
         """What the denoiser says of noised latents of pictures of a size, shaped like them; by
         their objective's sign."""
+
+    def done(self, pipeline: Any, given: Mapping[str, Any]) -> float:
+        """What share of the noise is gone, by what the denoiser is given, by name."""
+        time = float(torch.as_tensor(given[self.time]).float().max())
+        return 1 - time / self.time_scale if self.time_scale else time
 
     def over_pictures(self, pipeline: Any) -> Any:
         """The pipeline that begins with a picture, of this one's parts and a schedule of its own;
@@ -320,12 +354,19 @@ class Family(ABC):
     def attending(
         self, pipeline: Any, regions: Sequence[Any], rows: Rows, size: Size
     ) -> AbstractContextManager[None]:
-        """A block in which boxes attend to phrases of their own: see `regional.py`."""
-        if regions:
-            raise PerdureError(
-                f"Boxes are not drawn on {self.title} yet: leave --box out, or choose another base."
-            )
+        """A block in which boxes attend to phrases of their own, by keys and values of their own:
+        see `regional.py`. For a family with `keys_apart`; the others have `rooms`."""
+        assert not regions, regions
         return nullcontext()
+
+    def rooms(self, pipeline: Any, rooms: Rooms, rows: Rows) -> AbstractContextManager[None]:
+        """A block in which boxes attend to the phrases that stand behind the prompt: see
+        `rooms.py`."""
+        if not rooms.places:
+            return nullcontext()
+        denoiser = self.denoiser(pipeline)
+        within = self.readers(pipeline).values() or [denoiser]
+        return masking(denoiser, within, rooms, rows, partial(self.done, pipeline))
 
 
 def own_modules(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -1,24 +1,31 @@
-"""Which rows of a pass are the prompts', and not those that guidance steps away from."""
+"""Which rows of a pass are the prompts', and not those that guidance steps away from; and how far a
+pass is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
 __all__ = [
+    "Done",
     "Rows",
     "all_rows",
     "named_passes",
     "negatives_first",
     "positives_first",
     "unnamed_passes",
+    "watched",
 ]
 
 Rows = Callable[[int], slice]
 """Of so many rows of the pass that runs, those of the prompts."""
+
+Done = Callable[[Mapping[str, Any]], float]
+"""What share of the noise is gone, by what the denoiser is given, by name."""
 
 
 def all_rows(rows: int) -> slice:
@@ -72,5 +79,21 @@ def unnamed_passes(denoiser: nn.Module) -> Iterator[Rows]:
     handle = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
     try:
         yield lambda rows: slice(0, rows if running[0] else 0)
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def watched(denoiser: nn.Module, done: Done) -> Iterator[Callable[[], float]]:
+    """A block in which one can ask what share of the noise is gone in the pass that runs."""
+    running = [0.0]
+
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = inspect.signature(type(module).forward).bind(module, *args, **kwargs).arguments
+        running[0] = done(given)
+
+    handle = denoiser.register_forward_pre_hook(watch, with_kwargs=True)
+    try:
+        yield lambda: running[0]
     finally:
         handle.remove()

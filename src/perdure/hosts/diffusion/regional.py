@@ -3,11 +3,14 @@
 The cross-attention of each box reads its own phrase and not the prompt, as in CIDM's
 context-controllable synthesis (arXiv 2410.17594). Self-attention and everything else, the queries
 and outputs of the cross-attentions among it, see the picture whole and are the prompt's.
+
+A box may begin late: where things stand is settled in the first steps, by the prompt, and what
+they look like afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +19,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perdure.hosts.diffusion.passes import Rows
+from perdure.hosts.diffusion.passes import Done, Rows, watched
 
-__all__ = ["Box", "Boxed", "attending", "keys_and_values", "mask"]
+__all__ = ["Box", "Boxed", "Place", "attending", "keys_and_values", "mask", "masks"]
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom, as shares of the picture's sides in [0, 1]."""
 
 
-@dataclass(frozen=True, eq=False)
-class Boxed:
-    """A box and, for each cross-attention, the keys and values (P, d) of its phrase."""
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where in a picture a phrase is read, and when."""
 
     box: Box
+    depth: int = 0
+    """Where boxes overlap, the one in front, of the least depth, hides those behind it."""
+    since: float = 0.0
+    """The share of the noise that is gone when it begins."""
+    pull: float = 1.0
+    """How many times as strong guidance is in there, where the prompts and those that it steps away
+    from are in one pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxed:
+    """A place and, for each cross-attention, the keys and values (P, d) of its phrase."""
+
+    place: Place
     keys_values: Mapping[str, tuple[Tensor, Tensor]]
+
+
+def masks(places: Sequence[Place], width: int, height: int) -> Tensor:
+    """Of each place where it is seen (N, height * width): `mask`, without what hides it."""
+    own = torch.stack([mask(place.box, width, height) for place in places])
+    seen = own.clone()
+    for row, place in zip(seen, places, strict=True):
+        for other, before in zip(own, places, strict=True):
+            if before.depth < place.depth:
+                row *= 1 - other
+    return seen
 
 
 def mask(box: Box, width: int, height: int) -> Tensor:
@@ -78,26 +106,63 @@ def keys_and_values(
 
 @contextmanager
 def attending(
+    denoiser: nn.Module,
     readers: Mapping[str, Any],
     regions: Sequence[Boxed],
     rows: Rows,
     latents: tuple[int, int],
+    done: Done,
 ) -> Iterator[None]:
     """Within the block, some rows of a pass attend to the regions' phrases.
 
     ``rows`` says, of so many rows of a pass, which are those of the pictures' prompts; ``latents``
-    is width and height of a picture's latents. Where boxes overlap, the mean of what their phrases
-    say is taken.
+    is width and height of a picture's latents; ``done`` is what share of the noise is gone, by what
+    the denoiser is given. Where boxes of one depth overlap, the mean of what their phrases say is
+    taken.
     """
-    modules = readers if regions else {}
-    before = {name: module.processor for name, module in modules.items()}
-    for name, module in modules.items():
-        module.processor = _Regional(regions, name, rows, latents)
+    if not regions:
+        yield
+        return
+    before = {name: module.processor for name, module in readers.items()}
+    places = [one.place for one in regions]
+    with watched(denoiser, done) as now, _pulling(denoiser, places, rows, now):
+        for name, module in readers.items():
+            module.processor = _Regional(regions, name, rows, latents, now, before[name])
+        try:
+            yield
+        finally:
+            for name, module in readers.items():
+                module.processor = before[name]
+
+
+@contextmanager
+def _pulling(
+    denoiser: nn.Module, places: Sequence[Place], rows: Rows, now: Callable[[], float]
+) -> Iterator[None]:
+    """Within the block guidance is as strong as places say."""
+
+    def pull(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        begun = [place for place in places if place.since <= now()]
+        if all(place.pull == 1 for place in begun):
+            return output
+        whole: Tensor = output[0]
+        own = rows(len(whole))
+        against = torch.cat([whole[: own.start], whole[own.stop :]])
+        if len(against) != len(whole[own]):
+            return output
+        height, width = whole.shape[-2:]
+        seen = masks(begun, width, height).to(whole)
+        more = torch.tensor([place.pull - 1 for place in begun]).to(whole)
+        strength = 1 + (more[:, None] * seen).amax(dim=0).view(height, width)
+        pulled = against + strength * (whole[own] - against)
+        whole = torch.cat([whole[: own.start], pulled, whole[own.stop :]])
+        return (whole, *output[1:]) if isinstance(output, tuple) else type(output)(sample=whole)
+
+    handle = denoiser.register_forward_hook(pull)
     try:
         yield
     finally:
-        for name, module in modules.items():
-            module.processor = before[name]
+        handle.remove()
 
 
 class _Regional:
@@ -109,23 +174,29 @@ class _Regional:
         name: str,
         rows: Rows,
         latents: tuple[int, int],
+        now: Callable[[], float],
+        before: Any,
     ) -> None:
         self.regions, self.name, self.rows, self.latents = regions, name, rows, latents
+        self.now, self.before = now, before
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **ignored: Any
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **given: Any
     ) -> Tensor:
+        regions = [one for one in self.regions if one.place.since <= self.now()]
+        if not regions:
+            plain: Tensor = self.before(attn, hidden_states, encoder_hidden_states, **given)
+            return plain
         q = attn.to_q(hidden_states)
         out = _attend(attn, q, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states))
         field = _field(hidden_states.shape[1], self.latents)
         rows = self.rows(len(out))
-        own, masks, total = q[rows], [], torch.zeros_like(out[rows])
-        for one in self.regions:
+        own, total = q[rows], torch.zeros_like(out[rows])
+        seen = masks([one.place for one in regions], *field).to(q)
+        for one, inside in zip(regions, seen, strict=True):
             k, v = (t.to(q).expand(len(own), -1, -1) for t in one.keys_values[self.name])
-            inside = mask(one.box, *field).to(q)[None, :, None]
-            masks.append(inside)
-            total = total + inside * _attend(attn, own, k, v)
-        covered = torch.stack(masks).sum(0)
+            total = total + inside[None, :, None] * _attend(attn, own, k, v)
+        covered = seen.sum(0)[None, :, None]
         anywhere = covered.clamp(max=1)
         drawn = out[rows] * (1 - anywhere) + total / covered.clamp(min=1)
         out = torch.cat([out[: rows.start], drawn, out[rows.stop :]])

@@ -19,7 +19,8 @@ from perdure.adapters.prompts import STATE, WORD
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.prompt_cache import PromptCache
-from perdure.hosts.diffusion.regional import Box, Boxed, keys_and_values
+from perdure.hosts.diffusion.regional import Boxed, Place, keys_and_values
+from perdure.hosts.diffusion.rooms import Phrased, Rooms, gates_side_by_side
 from perdure.hosts.diffusion.tokens import spoken_in
 from perdure.hosts.frozen import acting, adding
 from perdure.hosts.size import Size
@@ -28,7 +29,7 @@ from perdure.quiet import quietly
 if TYPE_CHECKING:
     from perdure.hosts.diffusion.host import Base
 
-__all__ = ["ORDINARY", "Begun", "Boxed", "Session"]
+__all__ = ["ORDINARY", "Begun", "Boxed", "Place", "Session"]
 
 ORDINARY = (
     "a photo of a person",
@@ -230,11 +231,27 @@ class Session:
         return parts
 
     @torch.no_grad()
-    def region(self, box: Box, conditioning: Conditioning, added: Mapping[str, Tensor]) -> Boxed:
-        """A box that attends to one phrase, by what is folded now: for `draw`."""
-        readers = self.base.family.readers(self.base.pipeline)
+    def region(
+        self, place: Place, phrase: str, said: Callable[[Prompts], Sequence[PromptDelta]]
+    ) -> Boxed | Phrased:
+        """A place that attends to one phrase, in which ``said`` acts: for `draw`.
+
+        Its keys and values are by what is folded now; where the text is a stream, the phrase is one
+        more text and is read by what is folded when it is drawn.
+        """
+        family, pipeline = self.base.family, self.base.pipeline
+        if not family.keys_apart:
+            with self.base.autocast():
+                own = self._spoken([phrase], self._encode([phrase], self.base.tokens.known, 0))
+                deltas = said(self._prompts([phrase], own.states))
+                read = own.states[None]
+                if self.base.readers:
+                    read = self.conditioning([phrase]).by_layer
+            return Phrased(place=place, said=own, deltas=deltas, read=read)
+        conditioning = self.conditioning([phrase])
+        added = self.added(said(conditioning.prompts), conditioning.prompts)
         states = conditioning.by_layer[:, 0]
-        return Boxed(box, keys_and_values(readers, states, added))
+        return Boxed(place, keys_and_values(family.readers(pipeline), states, added))
 
     @torch.no_grad()
     def draw(
@@ -246,7 +263,7 @@ class Session:
         size: Size | None = None,
         said: Callable[[Prompts], Sequence[PromptDelta]] | None = None,
         by_layer: Tensor | None = None,
-        regions: Sequence[Boxed] = (),
+        regions: Sequence[Boxed | Phrased] = (),
         begun: Begun | None = None,
         **arguments: Any,
     ) -> Any:
@@ -261,7 +278,7 @@ class Session:
             size: of the pictures; the base's own by default.
             said: what acts in these prompts, on top of what is folded.
             by_layer: (L, N, P, d), where layers read the prompts each their own way.
-            regions: see `region`.
+            regions: see `region`; where the text is a stream, all prompts are one text then.
             begun: what every picture begins with, in place of noise alone.
             arguments: of the pipeline, such as `num_inference_steps`.
         """
@@ -279,18 +296,40 @@ class Session:
             if said is not None and once:
                 own = self._prompts(prompts, positive.states)
             deltas = said(own) if said is not None and own is not None else ()
-            added = self.added(deltas, own) if own is not None else {}
             against = self._encode_negative([negative] * count, positive)
             if against is not None:
                 against = self._spoken([negative] * count, against)
-            base.text = family.text(pipeline, positive.states.shape[1], size)
+            added = self.added(deltas, own) if own is not None else {}
             read = positive.states[None] if by_layer is None else by_layer
+            boxes = [one for one in regions if isinstance(one, Boxed)]
+            phrases = [one for one in regions if isinstance(one, Phrased)]
+            lengths = [len(positive.states[0]), *(len(one.said.states[0]) for one in phrases)]
+            if phrases:
+                many = torch.zeros(count, dtype=torch.long, device=positive.states.device)
+                deltas = gates_side_by_side(deltas, phrases, lengths[0], count)
+                positive = family.behind([positive, *(one.said.at(many) for one in phrases)])
+                if against is not None and {against.states.shape[1]} == set(lengths):
+                    against = family.behind([against] * len(lengths))
+                features = family.features(pipeline, positive.states)
+                added = outputs(self.parts_of(deltas, prompt=True), features)
+                if len(read) > 1:
+                    own_reads = (one.read.expand(len(read), count, -1, -1) for one in phrases)
+                    read = torch.cat([read, *own_reads], dim=2)
+            base.text = family.text(pipeline, positive.states.shape[1], size)
+            rooms = Rooms(
+                places=tuple(one.place for one in phrases),
+                lengths=tuple(lengths),
+                text=base.text,
+                patches=family.patches(pipeline, size),
+                size=size,
+            )
             with (
                 family.passes(pipeline, count) as rows,
                 adding(base.layers, added, rows),
                 acting(base.layers, self.parts_of(deltas, prompt=False), rows, lambda: base.text),
                 family.reading(pipeline, read, rows),
-                family.attending(pipeline, regions, rows, size),
+                family.attending(pipeline, boxes, rows, size),
+                family.rooms(pipeline, rooms, rows),
             ):
                 return family.draw(
                     pipeline,

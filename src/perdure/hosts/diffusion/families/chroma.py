@@ -35,6 +35,7 @@ class Chroma(JointBlocks):
 
     title = "Chroma"
     pipelines = ("ChromaPipeline",)
+    time_scale = 1.0
     image_to_image = "ChromaImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 

@@ -36,6 +36,7 @@ class Flux(JointBlocks):
 
     title = "FLUX.1"
     pipelines = ("FluxPipeline",)
+    time_scale = 1.0
     image_to_image = "FluxImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "tokenizer",

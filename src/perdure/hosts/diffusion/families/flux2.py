@@ -42,6 +42,7 @@ class Flux2(JointBlocks):
 
     title = "FLUX.2 klein"
     pipelines = ("Flux2KleinPipeline",)
+    time_scale = 1.0
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
 
     comfyui = "diffusers"

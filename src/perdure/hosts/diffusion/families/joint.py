@@ -58,8 +58,3 @@ class JointBlocks(Family):
 
     def multiple(self, pipeline: Any) -> int:
         return int(pipeline.vae_scale_factor * 2)
-
-    def patches(self, pipeline: Any, size: Size) -> int:
-        """How many positions a picture of a size has."""
-        unit = self.multiple(pipeline)
-        return size[0] // unit * (size[1] // unit)

@@ -38,6 +38,7 @@ class Krea2(VideoAutoencoder):
 
     title = "Krea 2"
     pipelines = ("Krea2Pipeline",)
+    time_scale = 1.0
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}

@@ -38,6 +38,7 @@ class Lumina2(Family):
 
     title = "Lumina-Image 2.0"
     pipelines = ("Lumina2Pipeline",)
+    time_scale = 0.0
     component = "transformer"
     large_encoders = True
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
@@ -86,6 +87,10 @@ class Lumina2(Family):
             max_sequence_length=_LENGTH,
         )
         return _cut(states, mask)
+
+    def behind(self, parts: Sequence[Encoded]) -> Encoded:
+        """Without what pads the first ones, since the picture begins where a text ends."""
+        return super().behind([_cut(part.states, part.beside[_MASK]) for part in parts])
 
     def blank(self, pipeline: Any) -> Encoded:
         states = super().blank(pipeline).states
@@ -151,7 +156,7 @@ def _cut(states: Tensor, mask: Tensor) -> Encoded:
 
 def _filled(encoded: Encoded) -> Encoded:
     """With the padding of the pipeline's call, which is masked: what it is changes no bit."""
-    behind = _LENGTH - encoded.states.shape[1]
+    behind = max(0, _LENGTH - encoded.states.shape[1])
     return Encoded(
         states=pad(encoded.states, (0, 0, 0, behind)),
         beside={_MASK: pad(encoded.beside[_MASK], (0, behind))},

@@ -34,6 +34,7 @@ class QwenImage(VideoAutoencoder, JointBlocks):
 
     title = "Qwen-Image"
     pipelines = ("QwenImagePipeline",)
+    time_scale = 1.0
     image_to_image = "QwenImageImg2ImgPipeline"
     encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "tokenizer"}
     embedder, feed_forward = "txt_in", ".txt_mlp."

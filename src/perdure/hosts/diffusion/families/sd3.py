@@ -101,6 +101,10 @@ class StableDiffusion3(JointBlocks):
     def passes(self, pipeline: Any, prompts: int) -> AbstractContextManager[Rows]:
         return negatives_first(prompts)
 
+    def text(self, pipeline: Any, positions: int, size: Size) -> slice:
+        start = self.patches(pipeline, size)  # the text stands behind the picture
+        return slice(start, start + positions)
+
     def predict(
         self, pipeline: Any, noised: Tensor, t: Tensor, conditioning: Conditioning, size: Size
     ) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ class UNet(Family):
     """Keys and values of the cross-attentions are linear in the states: they read the prompt."""
 
     component = "unet"
+    keys_apart = True
     targets: ClassVar[Mapping[str, tuple[str, ...]]] = {
         KEYS_VALUES: ("attn2.to_k", "attn2.to_v"),
         "cross-attention": ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),
@@ -104,4 +106,6 @@ class UNet(Family):
     ) -> AbstractContextManager[None]:
         side = pipeline.vae_scale_factor
         latents = (size[0] // side, size[1] // side)
-        return attending(self.readers(pipeline), regions, rows, latents)
+        readers = self.readers(pipeline)
+        done = partial(self.done, pipeline)
+        return attending(self.denoiser(pipeline), readers, regions, rows, latents, done)

@@ -38,6 +38,8 @@ class ZImage(Family):
 
     title = "Z-Image"
     pipelines = ("ZImagePipeline",)
+    time = "t"
+    time_scale = 0.0
     image_to_image = "ZImageImg2ImgPipeline"
     component = "transformer"
     large_encoders = True
@@ -105,6 +107,13 @@ class ZImage(Family):
         )
         lengths = torch.tensor([len(of) for of in states], device=states[0].device)
         return Encoded(states=pad_sequence(states, batch_first=True), beside={_LENGTHS: lengths})
+
+    def behind(self, parts: Sequence[Encoded]) -> Encoded:
+        """Without what pads the first ones."""
+        own = [Encoded(states=p.states[:, : int(p.beside[_LENGTHS].max())]) for p in parts]
+        length = sum(part.states.shape[1] for part in own)
+        lengths = torch.full_like(parts[0].beside[_LENGTHS], length)
+        return Encoded(states=super().behind(own).states, beside={_LENGTHS: lengths})
 
     def blank(self, pipeline: Any) -> Encoded:
         states = torch.empty(1, _UNIT, self.state_width(pipeline))
