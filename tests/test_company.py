@@ -11,6 +11,7 @@ from PIL import Image
 
 from perdure.benchmarks.streams import Photographed, Stream, stream
 from perdure.benchmarks.together import groups_of
+from perdure.measuring import detector
 from perdure.measuring.company import draw_company, said_of, score_settings, score_subjects
 from perdure.measuring.detector import (
     LEAST,
@@ -106,13 +107,22 @@ class Colours:
 REFERENCES = {name: torch.eye(3)[k : k + 1] for k, name in enumerate(("red", "green", "blue"))}
 
 
+@pytest.fixture
+def one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flat colours look the same however high one looks: two windows, one in each half."""
+    two = [Window(x=x, y=0.5, side=0.4) for x in (0.25, 0.75)]
+    monkeypatch.setattr(detector, "WINDOWS", two)
+    monkeypatch.setattr(cut, "__defaults__", (two,))
+    monkeypatch.setattr(detector, "_APART", ~torch.eye(2, dtype=torch.bool))
+
+
 def halves_of(left: tuple[int, ...], right: tuple[int, ...]) -> Image.Image:
     array = np.zeros((64, 64, 3), np.uint8)
     array[:, :32], array[:, 32:] = left, right
     return Image.fromarray(array)
 
 
-def test_subjects_are_recognised_if_they_and_no_others_are_shown() -> None:
+def test_subjects_are_recognised_if_they_and_no_others_are_shown(one_row: None) -> None:
     red, green = (255, 0, 0), (0, 255, 0)
     drawn = [
         (("red", "green"), [halves_of(red, green), halves_of(green, red), halves_of(red, red)]),
@@ -151,12 +161,11 @@ class Asked:
     """A painter that remembers what it was asked for."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, dict[tuple[float, ...], str]]] = []
+        self.asked: list[tuple[str, dict[tuple[float, ...], str], str]] = []
 
-    def draw(self, prompts, *, seeds, regions, batch_size, **drawn):
+    def draw(self, prompts, *, seeds, regions, layout, batch_size):
         assert len(prompts) == len(seeds) == 3 and list(seeds) == [7, 8, 9]
-        self.asked.append((prompts[0], {region.box: region.phrase for region in regions}))
-        self.drawn = drawn
+        self.asked.append((prompts[0], {region.box: region.phrase for region in regions}, layout))
         return [Image.new("RGB", (64, 64))] * len(prompts)
 
 
@@ -164,6 +173,7 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
     painter, nouns = Asked(), {"ada": "woman", "rex": "dog", "tom": "cat"}
     for names, company, arrangement in (
         (("ada", "rex"), "pairs", "plain"),
+        (("ada", "rex"), "pairs", "sentence"),
         (("rex", "ada"), "pairs", "boxes"),
         (("ada", "rex", "tom"), "triples", "boxes"),
     ):
@@ -178,13 +188,15 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
         )
     third = 1 / 3
     assert painter.asked == [
-        ("a photo of <ada> next to <rex>", {}),
+        ("a photo of <ada> next to <rex>", {}, "none"),
+        ("a photo of <ada> next to <rex>", {}, "sentence"),
         (
             "a photo of a dog next to a woman",
             {
                 (0.0, 0.0, 0.5, 1.0): "a photo of <rex> next to a woman",
                 (0.5, 0.0, 1.0, 1.0): "a photo of <ada> next to a dog",
             },
+            "none",
         ),
         (
             "a photo of a woman next to a dog and a cat",
@@ -193,6 +205,7 @@ def test_every_box_reads_a_phrase_of_the_whole_picture_in_which_it_is_the_concep
                 (third, 0.0, 2 * third, 1.0): "a photo of <rex> next to a woman and a cat",
                 (2 * third, 0.0, 1.0, 1.0): "a photo of <tom> next to a woman and a dog",
             },
+            "none",
         ),
     ]
     with pytest.raises(ValueError, match="places are the whole picture's"):

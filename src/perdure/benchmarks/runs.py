@@ -114,11 +114,13 @@ def run(cell: Run) -> dict[str, Any]:
         held_out=cell.held_out,
         seed=1000 + 100 * cell.seed,
     )
-    company, rows = {}, []
-    if cell.pairs:
-        company, rows = together(base, bank, encoder, cell.stream, sources, count=cell.pairs)
+    company, sheets = (
+        together(base, bank, encoder, cell.stream, sources, count=cell.pairs)
+        if cell.pairs
+        else ({}, {})
+    )
     output_folder(cell.record.parent)
-    if rows:
+    if rows := sheets.get("pairs"):
         sheet = cell.record.with_name(cell.record.stem + "-together.webp")
         grid([one for row in rows for one in row], columns=len(rows[0])).save(
             sheet, quality=QUALITY

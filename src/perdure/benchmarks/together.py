@@ -93,22 +93,22 @@ def together(
     *,
     count: int,
     pictures: int = PICTURES,
-) -> tuple[dict[str, Any], list[list[Image.Image]]]:
+) -> tuple[dict[str, Any], dict[Company, list[list[Image.Image]]]]:
     """Draw up to ``count`` groups of each kind, ``pictures`` times, and look whom they show.
 
-    Returns what the record says, and the pictures of the pairs, a row an arrangement; both are
-    empty where no two concepts of the stream can stand beside each other.
+    Returns what the record says, and of each kind of group the pictures, a row an arrangement; both
+    are empty where no two concepts of the stream can stand beside each other.
     """
     groups = groups_of(stream, count)
     if "pairs" not in groups:
-        return {}, []
+        return {}, {}
     painter, nouns = Painter(base, bank), stream.nouns
     references, looks = _references(base, encoder, stream, sources)
     found: dict[str, Any] = {"pairs": [list(pair) for pair in groups["pairs"]]}
     found["company"] = {
         company: {"groups": list(map(list, own))} for company, own in groups.items()
     }
-    rows = []
+    sheets: dict[Company, list[list[Image.Image]]] = {}
     for company, own in groups.items():
         told = found["company"][company]
         said = [said_of(group, company, nouns) for group in own]
@@ -122,8 +122,9 @@ def together(
                 in_style = looks if company == "styles" else None
                 score = score_settings(encoder, references, drawn, said=said, looks=in_style)
             told[arrangement] = {k: v for k, v in asdict(score).items() if v is not None}
+            row = [picture for _, shown in drawn for picture in shown]
+            sheets.setdefault(company, []).append(row)
             if company == "pairs":
-                rows.append([picture for _, shown in drawn for picture in shown])
                 halves = score_pairs(encoder, references, drawn, ordered=arrangement == "boxes")
                 found[arrangement] = asdict(halves)
         if not beside and encoder.reads_texts:
@@ -134,7 +135,7 @@ def together(
         for name in names
         if name in references
     }
-    return found, rows
+    return found, sheets
 
 
 def _references(

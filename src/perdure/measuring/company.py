@@ -100,6 +100,7 @@ def draw_company(
         [prompt] * pictures,
         seeds=range(seed, seed + pictures),
         regions=regions,
+        layout="sentence" if arrangement == "sentence" else "none",
         batch_size=AT_ONCE,
     )
 
