@@ -245,6 +245,10 @@ def test_pairs_make_sense() -> None:
         ],
         "styles": [("ada", "etching"), ("ada", "print"), ("rex", "etching"), ("rex", "print")],
     }
+    assert groups_of(stream("mixed-10"), 4, ("ada", "rex", "print")) == {
+        "pairs": [("ada", "rex")],
+        "styles": [("ada", "print"), ("rex", "print")],
+    }
     fifty = groups_of(stream("people+places-50"), 2)
     assert fifty["places"] == [("ada", "place01"), ("ben", "place02")]
     assert "pairs" not in groups_of(stream("places-10"), 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import cycle, islice, pairwise, product
@@ -47,8 +47,12 @@ PICTURES = 4
 Group = tuple[str, ...]
 
 
-def groups_of(stream: Stream, count: int) -> dict[Company, list[Group]]:
+def groups_of(
+    stream: Stream, count: int, held: Collection[str] | None = None
+) -> dict[Company, list[Group]]:
     """Up to ``count`` groups of each kind that make sense, in the stream's order.
+
+    With ``held``, of these concepts alone.
 
     People stand beside their neighbours in the stream; where it has other subjects (pets, objects),
     a person beside each of these. A subject is at a place, or in a style; places do not stand
@@ -56,7 +60,8 @@ def groups_of(stream: Stream, count: int) -> dict[Company, list[Group]]:
     """
     kinds: dict[str, list[str]] = {}
     for one in stream.concepts:
-        kinds.setdefault(_kind(one), []).append(one.name)
+        if held is None or one.name in held:
+            kinds.setdefault(_kind(one), []).append(one.name)
     people = kinds.get("person", [])
     others = kinds.get("other", [])
     places, styles = kinds.get("place", []), kinds.get(STYLE, [])
@@ -96,10 +101,11 @@ def together(
 ) -> tuple[dict[str, Any], dict[Company, list[list[Image.Image]]]]:
     """Draw up to ``count`` groups of each kind, ``pictures`` times, and look whom they show.
 
-    Returns what the record says, and of each kind of group the pictures, a row an arrangement; both
-    are empty where no two concepts of the stream can stand beside each other.
+    The groups are of concepts that the bank holds; whom a subject could be taken for are all of the
+    stream. Returns what the record says, and of each kind of group the pictures, a row an
+    arrangement; both are empty where no two of these concepts can stand beside each other.
     """
-    groups = groups_of(stream, count)
+    groups = groups_of(stream, count, bank.concepts)
     if "pairs" not in groups:
         return {}, {}
     painter, nouns = Painter(base, bank), stream.nouns
@@ -113,7 +119,8 @@ def together(
         told = found["company"][company]
         said = [said_of(group, company, nouns) for group in own]
         beside = company in ("pairs", "triples")
-        for arrangement in ARRANGED if beside else ("sentence",):
+        arrangements: list[Arrangement] = list(ARRANGED) if beside else ["sentence"]
+        for arrangement in arrangements:
             draw = partial(draw_company, painter, company=company, arrangement=arrangement)
             drawn = [(g, draw(g, nouns=nouns, pictures=pictures, seed=SEED)) for g in own]
             if beside:
