@@ -14,7 +14,7 @@ from perdure.drawing.painter import Painter
 from perdure.drawing.regions import Region, read_region
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
-from perdure.hosts.diffusion.regional import Boxed, Place, attending, keys_and_values, mask, masks
+from perdure.hosts.diffusion.regional import Boxed, Place, attending, keys_and_values, mask
 from perdure.learning.learn import learn
 
 LEFT = (0.0, 0.0, 0.5, 1.0)
@@ -30,9 +30,7 @@ class Denoiser(torch.nn.Module):
         self.attn2 = Attention(8, cross_attention_dim=6, heads=2, dim_head=4)
         self.attn2.set_processor(AttnProcessor())
 
-    def forward(
-        self, x: torch.Tensor, states: torch.Tensor, done: float = 0.0
-    ) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         return self.attn2(x, encoder_hidden_states=states)
 
 
@@ -41,9 +39,7 @@ def readers(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def within(denoiser: Denoiser, regions: Any, rows: Any, latents: tuple[int, int]) -> Any:
-    """`attending`, of a denoiser that is told how much of the noise is left."""
-    own = readers(denoiser)
-    return attending(denoiser, own, regions, rows, latents, lambda given: given.get("done", 0.0))
+    return attending(readers(denoiser), regions, rows, latents, lambda: 0.0)
 
 
 def last(pictures: int) -> Callable[[int], slice]:
@@ -72,7 +68,10 @@ def test_the_empty_prompts_of_guidance_know_no_box_and_overlaps_are_means() -> N
     x, states = torch.randn(2, 16, 8), torch.randn(2, 5, 6)
     phrases = torch.randn(2, 1, 5, 6)
     plain, whole = denoiser(x, states), (0.0, 0.0, 1.0, 1.0)
-    keys = [Boxed(Place(box=whole), keys_and_values(readers(denoiser), phrase, {})) for phrase in phrases]
+    keys = [
+        Boxed(Place(box=whole), keys_and_values(readers(denoiser), phrase, {}))
+        for phrase in phrases
+    ]
     with within(denoiser, keys, last(1), (4, 4)):
         drawn = denoiser(x, states)
     one, two = (denoiser(x[1:], phrase) for phrase in phrases)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,10 @@ def generate(
         int | None,
         typer.Option(min=1, max=16, help="Enlarge this many times, pixel by pixel.  [default: 1]"),
     ] = None,
+    show_layout: Annotated[
+        bool,
+        typer.Option("--show-layout", help="Also write where subjects stand, a picture a prompt."),
+    ] = False,
     grid: Annotated[
         bool, typer.Option("--grid", help="Also write all pictures as one, a row a prompt.")
     ] = False,
@@ -78,7 +83,9 @@ def generate(
     from perdure.bank import Bank
     from perdure.drawing.again import draw_like
     from perdure.drawing.facts import facts_of, read_facts, save_picture
+    from perdure.drawing.layout import NoNounError
     from perdure.drawing.painter import Painter
+    from perdure.drawing.plan import plan
     from perdure.drawing.regions import read_region
     from perdure.drawing.sheet import contact_sheet
     from perdure.hosts.diffusion.host import Base
@@ -97,7 +104,7 @@ def generate(
         opened = Base.open(base, **opening(config, device, dtype, quantize))
         with counter("drawing") as progress:
             pictures = Painter(opened, known).draw(
-                prompts or (), regions=regions or (), progress=progress, **given
+                prompts or (), regions=regions or (), progress=progress, note=note, **given
             )
     else:
         as_then = opening(config, device, dtype or facts.dtype, quantize or facts.quantize or "")
@@ -124,6 +131,15 @@ def generate(
         path = folder / f"{first + k // each:02d}-{one.seed}.png"
         save_picture(picture, path, scale=enlarged)
         console.print(str(path))
+    if show_layout:
+        painter = Painter(opened, known, upto=told[0].tasks)
+        for k, one in enumerate(told[::each]):
+            with suppress(NoNounError):
+                laid = None if one.boxes or one.layout == "none" else painter.layout(one.prompt)
+                if laid is not None:
+                    path = folder / f"{first + k:02d}-layout.png"
+                    save_picture(plan(laid, one.size), path)
+                    console.print(str(path))
     if grid:
         path = folder / f"{first + len(pictures) // each:02d}-grid.png"
         labels = [one.prompt for one in told[::each]]

@@ -49,7 +49,8 @@ def draw_like(
         prompts: in place of its own.
         regions: in place of its own.
         init: the picture that it began with, or another one.
-        note: told why the picture may not be the same, though nothing was changed.
+        note: told why the picture may not be the same, though nothing was changed, and how it is
+            laid out.
         progress: as for `Painter.draw`.
         **changes: fields of `DrawSettings`, in place of its own.
 
@@ -71,6 +72,7 @@ def draw_like(
         regions=[read_region(text) for text in facts.boxes] if regions is None else regions,
         init=init,
         progress=progress,
+        note=note,
         **{**given, **changes},
     )
     now = facts_of(drawn[0])

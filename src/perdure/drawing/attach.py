@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from diffusers.modular_pipelines import ModularPipeline
 
@@ -17,7 +17,9 @@ from perdure.errors import PerdureError
 __all__ = ["Attachment", "attach"]
 
 
-def attach(pipeline: Any, bank: Bank | Path | str) -> Attachment:
+def attach(
+    pipeline: Any, bank: Bank | Path | str, *, layout: Literal["sentence", "none"] = "sentence"
+) -> Attachment:
     """Teach an open diffusers pipeline what a bank has learned, until `Attachment.detach`.
 
     Afterwards `pipeline("a photo of <rex>")` knows `<rex>`, and so does its `encode_prompt`.
@@ -26,6 +28,9 @@ def attach(pipeline: Any, bank: Bank | Path | str) -> Attachment:
         pipeline: of one of the families, whatever it draws from beside text: pictures, masks,
             ControlNets, IP-Adapters, LoRAs; with any scheduler; or a modular one.
         bank: learned on the pipeline's base.
+        layout: where the subjects of a prompt stand, as of `DrawSettings`. A picture is laid out
+            where the denoiser is a U-Net and the method acts in prompts, with the guidance that is
+            given.
 
     Raises PerdureError where the bank was learned on another base, a bank is attached already, or
     the pipeline is of no family.
@@ -44,7 +49,7 @@ def attach(pipeline: Any, bank: Bank | Path | str) -> Attachment:
             "are taught through: attach the bank to another pipeline of its family."
         )
     undo = ExitStack()
-    undo.callback(held(pipeline, bank, pipeline).release)
+    undo.callback(held(pipeline, bank, pipeline, laid_out=layout != "none").release)
     return Attachment(undo)
 
 

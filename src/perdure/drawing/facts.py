@@ -44,7 +44,7 @@ class Facts(Settings):
     boxes: tuple[str, ...] = ()
     """Phrases of parts of the picture, as `PHRASE@LEFT,TOP,RIGHT,BOTTOM`."""
     layout: Literal["sentence", "none"] = "none"
-    """How it was decided where its subjects stand; pictures from before that was done say nothing."""
+    """How it was decided where its subjects stand; older pictures do not say, for nothing was."""
     init: str | None = None
     """SHA-256 of the picture that it began with, as it was cut to size."""
     strength: Share | None = None

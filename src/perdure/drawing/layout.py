@@ -2,8 +2,8 @@
 
 `"a photo of <ada> next to <ben>"` speaks of two subjects. The picture as a whole reads the sentence
 with class nouns in their places, which settles in the first steps how many there are and how they
-stand; then each region reads the sentence of its own subject alone, and guidance pulls harder. A
-style or a place is the whole picture's.
+stand; then each region reads the sentence of its own subject alone. Guidance is stronger than for
+one subject. A style or a place is the whole picture's.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from perdure.drawing.regions import Region
+from perdure.errors import PerdureError
 
-__all__ = ["PULL", "SINCE", "Layout", "laid_out"]
+__all__ = ["PULL", "SINCE", "Layout", "NoNounError", "laid_out"]
 
 SINCE = 0.24
 """The share of the noise that is gone when the subjects' own phrases begin to be read."""
 PULL = 1.5
-"""How many times as strong guidance is from then on."""
+"""How many times as strong guidance is, where it steps away from a negative prompt."""
 
 _TOKEN = re.compile(r"<([^<>\s]+)>")
 _ARTICLE = r"(?:(?:an?|the|my|his|her|their) )?$"
@@ -48,8 +49,9 @@ _BETWEEN = re.compile(r"\bbetween\b")
 _SIDE = re.compile(r"^[^<]*?\bon the (left|right)\b(?! of)")
 _ANY_SIDE = re.compile(r" ?\bon the (?:left|right)\b(?! of)")
 _PLACES = frozenset(
-    "beach bridge building castle church city forest garden harbour house kitchen landscape "
-    "mountain park place room street tower town village".split()
+    {"beach", "bridge", "building", "castle", "church", "city", "forest", "garden", "harbour"}
+    | {"house", "kitchen", "landscape", "mountain", "park", "place", "room", "street", "tower"}
+    | {"town", "village"}
 )
 """Nouns of what others stand in front of, and not beside."""
 _BACK, _FRONT = (0.35, 0.0, 1.0, 0.85), (0.0, 0.1, 0.65, 1.0)
@@ -75,9 +77,15 @@ class Layout:
         return ", ".join(said)
 
 
+class NoNounError(PerdureError):
+    """A sentence of several subjects, of which one has no class noun."""
+
+
 def laid_out(prompt: str, nouns: Mapping[str, str], styles: Collection[str] = ()) -> Layout | None:
-    """Who stands where by what the sentence says; None where it speaks of fewer than two subjects,
-    or the class noun of one is not known.
+    """Who stands where by what the sentence says; None where it speaks of fewer than two subjects.
+
+    Raises NoNounError where one of them has no class noun, without which the picture as a whole
+    cannot be settled.
 
     Args:
         prompt: of concepts as ``<name>``.
@@ -90,12 +98,19 @@ def laid_out(prompt: str, nouns: Mapping[str, str], styles: Collection[str] = ()
     """
     prompt = unicodedata.normalize("NFC", prompt)
     said = _read(prompt, nouns, styles)
-    if len(said) < 2 or any(name not in nouns for one in said for name in one.names):
+    if len(said) < 2:
         return None
+    for one in said:
+        for name in one.names:
+            if name not in nouns:
+                raise NoNounError(
+                    f"The bank does not know what <{name}> is, so where it stands is left to the "
+                    "base: learn with --noun, such as --noun dog, or give a box for each subject."
+                )
     boxes, depths = _boxes(said)
     rest = {name: nouns[name] for one in said for name in one.names}
     regions = [
-        Region(phrase=_phrase(prompt, said, k), box=box, depth=depth, since=SINCE, pull=PULL)
+        Region(phrase=_phrase(prompt, said, k), box=box, depth=depth, since=SINCE)
         for k, (box, depth) in enumerate(zip(boxes, depths, strict=True))
     ]
     return Layout(

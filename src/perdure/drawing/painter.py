@@ -16,7 +16,7 @@ from torch import Tensor
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
 from perdure.drawing.facts import Facts, with_facts
-from perdure.drawing.layout import Layout, laid_out
+from perdure.drawing.layout import PULL, Layout, NoNounError, laid_out
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
 from perdure.durable import whole_folder, writing
@@ -67,6 +67,7 @@ class Painter:
         regions: Sequence[Region] = (),
         init: Path | str | Image.Image | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
+        note: Callable[[str], None] = lambda sentence: None,
         **settings: Any,
     ) -> list[Image.Image]:
         """Draw prompts; the same picture, to the bit, whatever else is drawn.
@@ -77,9 +78,11 @@ class Painter:
         Args:
             prompts: one or several; concepts are spoken of as ``<name>``.
             seeds: one a prompt, for one picture of each, in place of `seed` and `count`.
-            regions: boxes of every picture that attend to phrases of their own.
+            regions: boxes of every picture that attend to phrases of their own. Without any, a
+                prompt that speaks of several subjects is laid out: see `layout`.
             init: a picture to begin with, cut to size; `strength` says how much is drawn over.
             progress: told how many of how many pictures are drawn.
+            note: told how each prompt is laid out, or why it is not.
             **settings: fields of `DrawSettings`.
 
         Returns `count` pictures of the first prompt, then of the next one.
@@ -108,18 +111,27 @@ class Painter:
         guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
         wanted = self.base.fitting(chosen.size)
         begun = _begun(init, wanted, steps, chosen.strength)
-        shown = [self._shown(prompt, regions, chosen.layout) for prompt in prompts]
+        laid = {} if regions or chosen.layout == "none" else self._laid(prompts, note)
+        shown = [
+            (one.prompt, one.regions) if (one := laid.get(prompt)) else (prompt, tuple(regions))
+            for prompt in prompts
+        ]
         phrases = dict.fromkeys(one.phrase for _, own in shown for one in own)
-        texts = [*prompts, chosen.negative, *(said for said, _ in shown), *phrases]
+        texts = [*prompts, chosen.negative, *(whole for whole, _ in shown), *phrases]
+        family = self.base.family
         groups: dict[object, list[int]] = {}
-        for place, (said, own) in enumerate(shown):
-            groups.setdefault((self.shared(said), own), []).append(place)
+        for place, (whole, own) in enumerate(shown):
+            alike = whole if own and not family.keys_apart else self.shared(whole)
+            groups.setdefault((alike, own), []).append(place)
         pictures: dict[int, Image.Image] = {}
         told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
         with self._session(texts) as session:
             for places in groups.values():
                 first, own = shown[places[0]]
+                pull = PULL if own and not regions and family.guides(self.base.pipeline) else 1.0
                 boxes = [self._region(session, region) for region in own]
+                if not family.keys_apart:  # one fold serves the prompt and all phrases
+                    first = " ".join([first, *(region.phrase for region in own)])
                 session.fold(self._mixed(session, first))
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
@@ -134,7 +146,7 @@ class Painter:
                         size=wanted,
                         begun=begun,
                         num_inference_steps=steps,
-                        guidance_scale=guidance,
+                        guidance_scale=guidance * pull,
                     )
                     for i, picture in zip(batch, out, strict=True):
                         facts = Facts(prompt=prompts[i], seed=seeds[i], at_once=len(batch), **told)
@@ -147,7 +159,7 @@ class Painter:
         see `laid_out`."""
         known_in(prompt, self.tokens)
         nouns: dict[str, str] = {}
-        styles = set()
+        styles: set[str] = set()
         for task in self.bank.tasks[: self.tasks]:
             nouns |= task.facts.get("nouns", {})
             templates = task.facts.get("settings", {}).get("templates", ())
@@ -155,13 +167,19 @@ class Painter:
                 styles |= set(task.concepts)
         return laid_out(prompt, nouns, styles)
 
-    def _shown(
-        self, prompt: str, regions: Sequence[Region], layout: str
-    ) -> tuple[str, tuple[Region, ...]]:
-        """What a picture reads as a whole, and its regions: those that are given, else as they are
-        laid out."""
-        laid = None if regions or layout == "none" else self.layout(prompt)
-        return (prompt, tuple(regions)) if laid is None else (laid.prompt, laid.regions)
+    def _laid(self, prompts: Sequence[str], note: Callable[[str], None]) -> dict[str, Layout]:
+        """The layouts of the prompts that have one."""
+        laid: dict[str, Layout] = {}
+        for prompt in dict.fromkeys(prompts):
+            try:
+                layout = self.layout(prompt)
+            except NoNounError as error:
+                note(str(error))
+                continue
+            if layout is not None:
+                laid[prompt] = layout
+                note(f"{prompt!r} is laid out: {layout}.")
+        return laid
 
     def shared(self, prompt: str) -> object:
         """What prompts have in common that are drawn with one and the same fold."""
@@ -261,7 +279,7 @@ class Painter:
     def _region(self, session: Session, region: Region) -> Boxed | Phrased:
         """A box that attends to its own phrase, by what is folded for that."""
         session.fold(self._mixed(session, region.phrase))
-        place = Place(box=region.box, depth=region.depth, since=region.since, pull=region.pull)
+        place = Place(box=region.box, depth=region.depth, since=region.since)
         return session.region(place, region.phrase, self.in_prompts)
 
     def save_folded(self, folder: Path | str, *, spoken: Sequence[str] = ()) -> None:

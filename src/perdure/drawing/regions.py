@@ -24,8 +24,6 @@ class Region:
     """Where boxes overlap, the one in front, of the least depth, hides those behind it."""
     since: float = 0.0
     """The share of the noise that is gone when its phrase begins to be read."""
-    pull: float = 1.0
-    """How many times as strong guidance is there."""
 
     def __post_init__(self) -> None:
         left, top, right, bottom = self.box

@@ -15,7 +15,7 @@ from perdure.drawing.painter import Painter
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.around import base_around
 from perdure.hosts.diffusion.attached import Attached
-from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.session import Boxed, Place, Session
 from perdure.hosts.diffusion.tokens import known_in
 
 __all__ = ["Voice", "held"]
@@ -25,6 +25,8 @@ class Voice(Painter):
     """The `Speaker` of a bank."""
 
     _folded: object = None
+    laid_out = True
+    """Are prompts of several subjects laid out?"""
 
     @property
     def targets(self) -> str:
@@ -59,8 +61,26 @@ class Voice(Painter):
         session.speak(self.tokens_of(texts))
         return session.conditioning(texts).by_layer
 
+    @torch.no_grad()
+    def regions(self, session: Session, text: str) -> Sequence[Boxed]:
+        """As `Painter.draw` has them, and below them the whole picture, which reads the nouns."""
+        family = self.base.family
+        if not (self.laid_out and family.keys_apart and self.method.mixes_by == "bank"):
+            return ()
+        layout = self._laid([text], lambda sentence: None).get(text)
+        if layout is None:
+            return ()
+        session.speak(self.tokens_of([text]))
+        behind = 1 + max(region.depth for region in layout.regions)
+        whole = Place(box=(0.0, 0.0, 1.0, 1.0), depth=behind)
+        below = session.region(whole, layout.prompt, self.in_prompts)
+        laid = [below, *(self._region(session, region) for region in layout.regions)]
+        return [one for one in laid if isinstance(one, Boxed)]
 
-def held(parts: Any, bank: Bank | Path | str, pipeline: Any = None) -> Attached:
+
+def held(
+    parts: Any, bank: Bank | Path | str, pipeline: Any = None, *, laid_out: bool = True
+) -> Attached:
     """A bank on a pipeline's parts: see `Attached`.
 
     PerdureError where the bank was learned on another base, or one is attached already.
@@ -68,7 +88,9 @@ def held(parts: Any, bank: Bank | Path | str, pipeline: Any = None) -> Attached:
     bank = bank if isinstance(bank, Bank) else Bank.open(bank)
     base = base_around(parts, bank.base)
     try:
-        return Attached(base, Voice(base, bank), pipeline)
+        voice = Voice(base, bank)
+        voice.laid_out = laid_out
+        return Attached(base, voice, pipeline)
     except BaseException:
         base.release()
         raise

@@ -227,9 +227,17 @@ class Family(ABC):
         """Of a sequence of so many text positions and a picture of a size, those of the text."""
         return slice(0, positions)
 
+    def alone(self, positions: int) -> int:
+        """How long the denoiser makes a text of so many positions."""
+        return positions
+
     def text_of(self, pipeline: Any, positions: int, given: Mapping[str, Any]) -> slice:
         """As `text`, of a pass by what the denoiser is given, by name."""
         return self.text(pipeline, positions, self.size(pipeline))
+
+    def size_of(self, pipeline: Any, given: Mapping[str, Any]) -> Size:
+        """Of the pictures of a pass, by what the denoiser is given, by name."""
+        return self.size(pipeline)
 
     # Latents
 
@@ -352,10 +360,16 @@ class Family(ABC):
                 handle.remove()
 
     def attending(
-        self, pipeline: Any, regions: Sequence[Any], rows: Rows, size: Size
+        self,
+        pipeline: Any,
+        regions: Sequence[Any],
+        rows: Rows,
+        size: Size,
+        now: Callable[[], float] | None = None,
     ) -> AbstractContextManager[None]:
         """A block in which boxes attend to phrases of their own, by keys and values of their own:
-        see `regional.py`. For a family with `keys_apart`; the others have `rooms`."""
+        see `regional.py`. For a family with `keys_apart`; the others have `rooms`. ``now`` is what
+        share of the noise is gone, where that is known of the one pass that runs."""
         assert not regions, regions
         return nullcontext()
 

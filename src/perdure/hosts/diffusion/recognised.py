@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.errors import PerdureError
-from perdure.hosts.diffusion.session import Session
+from perdure.hosts.diffusion.session import Boxed, Session
 from perdure.hosts.frozen import acting, adding
 
 __all__ = ["Recognised", "Speaker", "States"]
@@ -48,6 +49,9 @@ class Speaker(Protocol):
     def by_layer(self, session: Session, texts: Sequence[str]) -> Tensor | None:
         """(L, N, P, d), where layers read the prompts each their own way."""
 
+    def regions(self, session: Session, text: str) -> Sequence[Boxed]:
+        """What parts of a picture read in the place of a prompt; none where all read that."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Heard:
@@ -68,6 +72,7 @@ class _Run:
     live: Sequence[PromptDelta]
     added: Mapping[str, Tensor]
     by_layer: Tensor | None
+    regions: Sequence[Boxed]
 
 
 class Recognised:
@@ -156,6 +161,11 @@ class Recognised:
             text = _always(family.text_of(base.pipeline, run.positions, given))
             self._open.enter_context(adding(base.layers, run.added, rows))
             self._open.enter_context(acting(base.layers, run.live, rows, text))
+            if run.regions:
+                size = family.size_of(base.pipeline, given)
+                now = partial(family.done, base.pipeline, given)
+                attending = family.attending(base.pipeline, run.regions, rows, size, now)
+                self._open.enter_context(attending)
             if run.by_layer is not None:
                 reading = family.reading(base.pipeline, run.by_layer, rows)
                 self._open.enter_context(reading)
@@ -166,18 +176,29 @@ class Recognised:
     def _runs_of(self, states: States) -> list[_Run]:
         keys = _keys(states)
         heard = [None if key in self._avoided else self._heard.get(key) for key in keys]
+        regions = {
+            one.text: self.speaker.regions(self.session, one.text)
+            for one in heard
+            if one is not None and len(one.spoken) > 1
+        }
         runs, start = [], 0
-        for known, group in groupby(heard, key=lambda one: one is not None):
+
+        def alike(one: _Heard | None) -> tuple[bool, str]:
+            return one is not None, one.text if one is not None and regions.get(one.text) else ""
+
+        for (known, laid), group in groupby(heard, key=alike):
             of = list(group)
             speaking = [n for n, one in enumerate(of, start) if one is not None and one.spoken]
             start += len(of)
             if known and speaking:
                 rows = slice(speaking[0], speaking[-1] + 1)
                 here = [one for one in heard[rows] if one is not None]
-                runs.append(self._run(states[rows], here, rows))
+                runs.append(self._run(states[rows], here, rows, regions.get(laid, ())))
         return runs
 
-    def _run(self, states: States, heard: Sequence[_Heard], rows: slice) -> _Run:
+    def _run(
+        self, states: States, heard: Sequence[_Heard], rows: slice, regions: Sequence[Boxed]
+    ) -> _Run:
         session, base = self.session, self.session.base
         whole = states if isinstance(states, Tensor) else pad_sequence(list(states), True)
         positions = min(whole.shape[1], max(one.positions for one in heard))
@@ -196,6 +217,7 @@ class Recognised:
             live=session.parts_of(deltas, prompt=False),
             added={name: extra.to(whole.device) for name, extra in added.items()},
             by_layer=self.speaker.by_layer(session, [one.text for one in heard]),
+            regions=regions,
         )
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perdure.hosts.diffusion.passes import Done, Rows, watched
+from perdure.hosts.diffusion.passes import Rows
 
 __all__ = ["Box", "Boxed", "Place", "attending", "keys_and_values", "mask", "masks"]
 
@@ -36,9 +36,6 @@ class Place:
     """Where boxes overlap, the one in front, of the least depth, hides those behind it."""
     since: float = 0.0
     """The share of the noise that is gone when it begins."""
-    pull: float = 1.0
-    """How many times as strong guidance is in there, where the prompts and those that it steps away
-    from are in one pass."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,63 +103,26 @@ def keys_and_values(
 
 @contextmanager
 def attending(
-    denoiser: nn.Module,
     readers: Mapping[str, Any],
     regions: Sequence[Boxed],
     rows: Rows,
     latents: tuple[int, int],
-    done: Done,
+    now: Callable[[], float],
 ) -> Iterator[None]:
     """Within the block, some rows of a pass attend to the regions' phrases.
 
     ``rows`` says, of so many rows of a pass, which are those of the pictures' prompts; ``latents``
-    is width and height of a picture's latents; ``done`` is what share of the noise is gone, by what
-    the denoiser is given. Where boxes of one depth overlap, the mean of what their phrases say is
-    taken.
+    is width and height of a picture's latents; ``now`` is what share of the noise is gone. Where
+    boxes of one depth overlap, the mean of what their phrases say is taken.
     """
-    if not regions:
-        yield
-        return
     before = {name: module.processor for name, module in readers.items()}
-    places = [one.place for one in regions]
-    with watched(denoiser, done) as now, _pulling(denoiser, places, rows, now):
-        for name, module in readers.items():
-            module.processor = _Regional(regions, name, rows, latents, now, before[name])
-        try:
-            yield
-        finally:
-            for name, module in readers.items():
-                module.processor = before[name]
-
-
-@contextmanager
-def _pulling(
-    denoiser: nn.Module, places: Sequence[Place], rows: Rows, now: Callable[[], float]
-) -> Iterator[None]:
-    """Within the block guidance is as strong as places say."""
-
-    def pull(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        begun = [place for place in places if place.since <= now()]
-        if all(place.pull == 1 for place in begun):
-            return output
-        whole: Tensor = output[0]
-        own = rows(len(whole))
-        against = torch.cat([whole[: own.start], whole[own.stop :]])
-        if len(against) != len(whole[own]):
-            return output
-        height, width = whole.shape[-2:]
-        seen = masks(begun, width, height).to(whole)
-        more = torch.tensor([place.pull - 1 for place in begun]).to(whole)
-        strength = 1 + (more[:, None] * seen).amax(dim=0).view(height, width)
-        pulled = against + strength * (whole[own] - against)
-        whole = torch.cat([whole[: own.start], pulled, whole[own.stop :]])
-        return (whole, *output[1:]) if isinstance(output, tuple) else type(output)(sample=whole)
-
-    handle = denoiser.register_forward_hook(pull)
+    for name, module in readers.items():
+        module.processor = _Regional(regions, name, rows, latents, now, before[name])
     try:
         yield
     finally:
-        handle.remove()
+        for name, module in readers.items():
+            module.processor = before[name]
 
 
 class _Regional:
@@ -181,10 +141,10 @@ class _Regional:
         self.now, self.before = now, before
 
     def __call__(
-        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **given: Any
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Any, **given: Any
     ) -> Tensor:
         regions = [one for one in self.regions if one.place.since <= self.now()]
-        if not regions:
+        if not regions or isinstance(encoder_hidden_states, tuple):  # an IP-Adapter's pictures
             plain: Tensor = self.before(attn, hidden_states, encoder_hidden_states, **given)
             return plain
         q = attn.to_q(hidden_states)

@@ -53,6 +53,8 @@ class Rooms:
     """Where all of these are in a sequence of text and picture."""
     patches: int
     """How many positions of the picture are in such a sequence: behind the text, or before it."""
+    alone: int
+    """How many rows the text has where it is by itself, with what pads it."""
     size: Size
     """Of the pictures."""
 
@@ -77,13 +79,16 @@ class Rooms:
         in it. Other rows of a pass than the prompts' read the first of these texts alone."""
         owner = self.owner
         rows, first = len(owner), owner == 0
-        if keys == rows and queries == rows:
-            return owner[:, None] == owner
-        if keys == rows:
+        if queries != keys:
+            if keys != rows:
+                return None
             return self.read(queries, done) if prompts else first.expand(queries, -1)
-        if queries != keys or keys < rows:
-            return None
         whole = torch.ones(queries, keys, dtype=torch.bool)
+        if keys == self.alone and keys not in (self.patches, self.text.start):
+            whole[:rows, :rows] = owner[:, None] == owner
+            return whole
+        if keys < rows + self.patches:
+            return None
         whole[self.text, self.text] = owner[:, None] == owner
         start = 0 if self.text.start else rows
         picture = slice(start, start + self.patches)

@@ -321,6 +321,7 @@ class Session:
                 lengths=tuple(lengths),
                 text=base.text,
                 patches=family.patches(pipeline, size),
+                alone=family.alone(sum(lengths)),
                 size=size,
             )
             with (

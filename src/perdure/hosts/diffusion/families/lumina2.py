@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from perdure.adapters.prompts import STATE
+from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, flow_of
@@ -27,6 +28,8 @@ _LENGTH = 256
 _START = " <Prompt Start> "
 """What the pipeline puts between the system prompt and the prompt."""
 _MASK = "prompt_attention_mask"
+_PLACES = 300
+"""Of words, in the published model's table of positions."""
 
 
 class Lumina2(Family):
@@ -90,7 +93,13 @@ class Lumina2(Family):
 
     def behind(self, parts: Sequence[Encoded]) -> Encoded:
         """Without what pads the first ones, since the picture begins where a text ends."""
-        return super().behind([_cut(part.states, part.beside[_MASK]) for part in parts])
+        whole = super().behind([_cut(part.states, part.beside[_MASK]) for part in parts])
+        if (count := whole.states.shape[1]) > _PLACES:
+            raise PerdureError(
+                f"{self.title} knows {_PLACES} places of words, and the prompt and the phrases of "
+                f"its regions have {count}: shorten them, or leave the layout out (--layout none)."
+            )
+        return whole
 
     def blank(self, pipeline: Any) -> Encoded:
         states = super().blank(pipeline).states
@@ -144,8 +153,9 @@ class Lumina2(Family):
     def draw(
         self, pipeline: Any, positive: Encoded, negative: Encoded | None, **arguments: Any
     ) -> Any:
-        against = None if negative is None else _filled(negative)
-        return super().draw(pipeline, _filled(positive), against, **arguments)
+        length = max(_LENGTH, positive.states.shape[1])
+        against = None if negative is None else _filled(negative, length)
+        return super().draw(pipeline, _filled(positive, length), against, **arguments)
 
 
 def _cut(states: Tensor, mask: Tensor) -> Encoded:
@@ -154,9 +164,9 @@ def _cut(states: Tensor, mask: Tensor) -> Encoded:
     return Encoded(states=states[:, :longest], beside={_MASK: mask[:, :longest]})
 
 
-def _filled(encoded: Encoded) -> Encoded:
+def _filled(encoded: Encoded, length: int) -> Encoded:
     """With the padding of the pipeline's call, which is masked: what it is changes no bit."""
-    behind = max(0, _LENGTH - encoded.states.shape[1])
+    behind = length - encoded.states.shape[1]
     return Encoded(
         states=pad(encoded.states, (0, 0, 0, behind)),
         beside={_MASK: pad(encoded.beside[_MASK], (0, behind))},

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.conditioning import Conditioning, Encoded
 from perdure.hosts.diffusion.family import KEYS_VALUES, Family
 from perdure.hosts.diffusion.objective import Objective, of_schedule
-from perdure.hosts.diffusion.passes import Rows, all_rows, negatives_first
+from perdure.hosts.diffusion.passes import Rows, all_rows, negatives_first, watched
 from perdure.hosts.diffusion.regional import Boxed, attending
 from perdure.hosts.frozen import Reads
 from perdure.hosts.size import Size
@@ -101,11 +101,28 @@ class UNet(Family):
         """What the U-Net is given beside states and time."""
         return None
 
+    def size_of(self, pipeline: Any, given: Mapping[str, Any]) -> Size:
+        height, width = (side * pipeline.vae_scale_factor for side in given["sample"].shape[-2:])
+        return width, height
+
+    @contextmanager
     def attending(
-        self, pipeline: Any, regions: Sequence[Boxed], rows: Rows, size: Size
-    ) -> AbstractContextManager[None]:
+        self,
+        pipeline: Any,
+        regions: Sequence[Boxed],
+        rows: Rows,
+        size: Size,
+        now: Callable[[], float] | None = None,
+    ) -> Iterator[None]:
+        if not regions:
+            yield
+            return
         side = pipeline.vae_scale_factor
         latents = (size[0] // side, size[1] // side)
-        readers = self.readers(pipeline)
-        done = partial(self.done, pipeline)
-        return attending(self.denoiser(pipeline), readers, regions, rows, latents, done)
+        with ExitStack() as stack:
+            if now is None:
+                done = partial(self.done, pipeline)
+                now = stack.enter_context(watched(self.denoiser(pipeline), done))
+            readers = self.readers(pipeline)
+            stack.enter_context(attending(readers, regions, rows, latents, now))
+            yield

@@ -133,6 +133,9 @@ class ZImage(Family):
         start = -(-patches // _UNIT) * _UNIT
         return slice(start, start + positions)
 
+    def alone(self, positions: int) -> int:
+        return -(-positions // _UNIT) * _UNIT
+
     def text_of(self, pipeline: Any, positions: int, given: Mapping[str, Any]) -> slice:
         height, width = (side * pipeline.vae_scale_factor for side in given["x"][0].shape[-2:])
         return self.text(pipeline, positions, (width, height))
