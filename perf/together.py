@@ -1,13 +1,15 @@
-"""Two concepts in one picture, by one plain sentence: are both there, and what does it cost?
+"""Several concepts in one picture, by one plain sentence: are all there, and what does it cost?
 
     python perf/together.py bank photos --count 2
     python perf/together.py bank photos --count 2 --layout none
     python perf/together.py bank photos --count 2 --since 0.33 --pull 1
+    python perf/together.py bank photos --many 3 --size 96x64
     python perf/together.py bank photos --rounds 5
 
-Draws every pair of the bank's concepts on smallworld, and looks which concept each half comes
-closest to: `photos` has a folder of reference pictures for each. With `--rounds` it times instead,
-in seconds of the CPU: one concept and two in turn.
+Draws every pair of the bank's concepts on smallworld, or every three, and looks which concept each
+part of the picture comes closest to: `photos` has a folder of reference pictures for each. A
+picture counts if all are there, in the order of mention; two in either order. With `--rounds` it
+times instead, in seconds of the CPU: one concept and two in turn.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 import perdure.drawing.layout
 import perdure.drawing.painter
@@ -29,6 +32,21 @@ from perdure.hosts.diffusion.host import Base
 from perdure.learning.photos import read_picture
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import halves, recognise
+
+
+def cut(picture: Image.Image, many: int) -> list[Image.Image]:
+    """So many subjects side by side, each as if it stood alone; 30 of 64 pixels lie between two."""
+    if many == 2:
+        return list(halves(picture))
+    side = picture.height
+    square = round(0.78 * side)
+    parts = []
+    for k in range(many):
+        centre = picture.width / 2 + (k - (many - 1) / 2) * side * 30 / 64
+        left, top = round(centre - square / 2), round((side - square) / 2)
+        part = picture.convert("RGB").crop((left, top, left + square, top + square))
+        parts.append(part.resize((side, side), Image.Resampling.BICUBIC))
+    return parts
 
 
 def seconds(painter: Painter, prompt: str, seed: int) -> float:
@@ -51,6 +69,8 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--count", type=int, default=1, help="pictures of each pair")
     parser.add_argument("--first", type=int, default=None, help="so many of the concepts")
+    parser.add_argument("--many", type=int, default=2, help="subjects of a picture")
+    parser.add_argument("--size", default=None, help="of the pictures, such as 96x64")
     parser.add_argument("--layout", default="sentence")
     parser.add_argument("--since", type=float, default=perdure.drawing.layout.SINCE)
     parser.add_argument("--pull", type=float, default=perdure.drawing.layout.PULL)
@@ -80,18 +100,24 @@ def main() -> None:
         for drawn in [painter.draw(f"a photo of <{name}>", seed=5000, count=options.count)]
     ]
     both, likeness, pictures = [], [], []
-    for pair in itertools.combinations(range(len(names)), 2):
-        prompt = f"a photo of <{names[pair[0]]}> next to <{names[pair[1]]}>"
-        drawn = painter.draw(prompt, seed=5000, count=options.count, layout=options.layout)
+    for group in itertools.combinations(range(len(names)), options.many):
+        prompt = "a photo of " + " next to ".join(f"<{names[k]}>" for k in group)
+        drawn = painter.draw(
+            prompt, seed=5000, count=options.count, layout=options.layout, size=options.size
+        )
         for picture in drawn:
-            who = encoder.identities(halves(picture))
-            means = [(who @ references[name].T).mean(dim=1) for name in names]
-            found, value = recognise(torch.stack(means, dim=1), pair, ordered=False)
+            who = encoder.identities(cut(picture, options.many))
+            means = torch.stack([(who @ references[n].T).mean(dim=1) for n in names], dim=1)
+            if options.many == 2:
+                found, value = recognise(means, group, ordered=False)
+            else:
+                found = means.argmax(dim=1).tolist() == list(group)
+                value = float(means[range(options.many), group].mean())
             both.append(found)
             likeness.append(value)
         pictures += drawn
     print(
-        f"both recognised {statistics.mean(both):.2f}, likeness {statistics.mean(likeness):.3f}, "
+        f"all recognised {statistics.mean(both):.2f}, likeness {statistics.mean(likeness):.3f}, "
         f"{len(both)} pictures; alone {statistics.mean(alone):.3f}"
     )
     if options.sheet:

@@ -452,15 +452,6 @@ def test_a_box_of_sdxl_attends_to_its_own_phrase(base: Base, bank: Path) -> None
     assert not np.array_equal(own, plain)
 
 
-def test_boxes_are_refused_where_the_text_is_a_stream(drawings: Path, tmp_path: Path) -> None:
-    base = Base.open(make_sd3(tmp_path / "base", t5=False), device="cpu")
-    perdure.learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, steps=1)
-    with pytest.raises(PerdureError, match="Boxes are not drawn on Stable Diffusion 3"):
-        Painter(base, tmp_path / "bank").draw(
-            "a dog", regions=[Region(phrase="<ada>", box=(0.0, 0.0, 0.5, 1.0))]
-        )
-
-
 def test_a_bank_of_another_family_is_refused_by_name(
     base: Base, bank: Path, tmp_path: Path
 ) -> None:

@@ -211,6 +211,20 @@ def test_two_subjects_are_laid_out_said_in_one_line_and_drawn_again_to_the_same_
     assert pixels(dog) == pixels(drawn[0])  # whatever else is drawn
 
 
+def test_three_side_by_side_are_said_to_want_a_wider_picture(
+    base: perdure.Base, drawings: Path, tmp_path: Path
+) -> None:
+    for name in ("ada", "bo", "cy"):
+        pictures = {name: drawings / name}
+        perdure.learn(base, tmp_path / "bank", pictures, nouns={name: "person"}, steps=1)
+    three, told = "<ada>, <bo> and <cy>", []
+    perdure.draw(base, tmp_path / "bank", three, steps=1, note=told.append)
+    assert told[1:] == ["For 3 side by side a wider picture is better: --size 48x32."]
+    told.clear()
+    perdure.draw(base, tmp_path / "bank", three, steps=1, size="48x32", note=told.append)
+    assert len(told) == 1
+
+
 def test_the_first_steps_read_the_nouns_alone(base: perdure.Base, bank: Path) -> None:
     """At one step, where all is noise, the picture is that of the nouns, guided as strongly."""
     (laid,) = perdure.draw(base, bank, TWO, seed=3, steps=1, guidance=2)

@@ -68,6 +68,11 @@ class Layout:
     regions: tuple[Region, ...]
     """One a group of subjects, in order of mention."""
 
+    @property
+    def abreast(self) -> int:
+        """How many stand side by side."""
+        return len({region.box for region in self.regions if region.box[1::2] == (0.0, 1.0)})
+
     def __str__(self) -> str:
         """One line: who stands where."""
         said = (

@@ -111,7 +111,7 @@ class Painter:
         guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
         wanted = self.base.fitting(chosen.size)
         begun = _begun(init, wanted, steps, chosen.strength)
-        laid = {} if regions or chosen.layout == "none" else self._laid(prompts, note)
+        laid = {} if regions or chosen.layout == "none" else self._laid(prompts, note, wanted)
         shown = [
             (one.prompt, one.regions) if (one := laid.get(prompt)) else (prompt, tuple(regions))
             for prompt in prompts
@@ -167,8 +167,10 @@ class Painter:
                 styles |= set(task.concepts)
         return laid_out(prompt, nouns, styles)
 
-    def _laid(self, prompts: Sequence[str], note: Callable[[str], None]) -> dict[str, Layout]:
-        """The layouts of the prompts that have one."""
+    def _laid(
+        self, prompts: Sequence[str], note: Callable[[str], None], size: Size
+    ) -> dict[str, Layout]:
+        """The layouts of the prompts that have one, of pictures of a size."""
         laid: dict[str, Layout] = {}
         for prompt in dict.fromkeys(prompts):
             try:
@@ -179,6 +181,13 @@ class Painter:
             if layout is not None:
                 laid[prompt] = layout
                 note(f"{prompt!r} is laid out: {layout}.")
+                if (count := layout.abreast) > 2 and 2 * size[0] < count * size[1]:
+                    unit = self.base.family.multiple(self.base.pipeline)
+                    width = -(-count * size[1] // (2 * unit)) * unit
+                    note(
+                        f"For {count} side by side a wider picture is better: --size "
+                        f"{width}x{size[1]}."
+                    )
         return laid
 
     def shared(self, prompt: str) -> object:

@@ -67,7 +67,7 @@ class Voice(Painter):
         family = self.base.family
         if not (self.laid_out and family.keys_apart and self.method.mixes_by == "bank"):
             return ()
-        layout = self._laid([text], lambda sentence: None).get(text)
+        layout = self._laid([text], lambda sentence: None, self.base.size).get(text)
         if layout is None:
             return ()
         session.speak(self.tokens_of([text]))

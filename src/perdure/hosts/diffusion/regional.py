@@ -93,7 +93,7 @@ def keys_and_values(
     for (name, module), own in zip(readers.items(), states, strict=True):
         pair = []
         for part in ("to_k", "to_v"):
-            out = getattr(module, part)(own)
+            out = getattr(module, part)(own.to(next(module.parameters()).device))
             if (extra := added.get(f"{name}.{part}")) is not None:
                 out = out + extra[0].to(out)
             pair.append(out)

@@ -1,5 +1,5 @@
-"""Boxes in a denoiser whose attentions read text and picture in one sequence, or whose phrases
-cannot be told apart by keys and values alone: by masks.
+"""Boxes in a denoiser that reads a prompt as rows of one text, mostly in one sequence with the
+picture: by masks.
 
 The phrases of the boxes stand behind the prompt as more rows of the text. Rows of the picture read
 the phrase that they are for, or the prompt where they are for none, and the whole picture; rows of
