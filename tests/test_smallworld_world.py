@@ -156,3 +156,23 @@ def test_references_are_plain_photographs_of_one_identity():
 def test_a_wrong_word_is_refused_by_field_and_value(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_subjects_stand_where_spots_say() -> None:
+    one, plain = (
+        world.identity("person", 7),
+        world.Context(background="snow", accessory="none", expression="neutral", style="photo"),
+    )
+    left, right = (world.render(one, plain, 5, spots=[(x, 32, 0.4)]).astype(int) for x in (16, 48))
+    changed = (left != right).any(axis=(0, 2))
+    assert changed[8:24].any() and changed[40:56].any() and not changed[31:33].any()
+    three = [world.identity("person", k) for k in (7, 8, 9)]
+    assert world.render(three, plain, 5, spots=[(x, 32, 0.4) for x in (11, 32, 53)]).shape == (
+        64,
+        64,
+        3,
+    )
+    with pytest.raises(ValueError, match="spots: 1 given for 3 identities"):
+        world.render(three, plain, 5, spots=[(32, 32, 0.4)])
+    with pytest.raises(ValueError, match="3 given; give one or two"):
+        world.render(three, plain, 5)

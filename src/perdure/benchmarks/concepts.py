@@ -38,11 +38,18 @@ _COLUMNS = (
     Column(key="drift", title="base drift", higher_is_better=False, digits=3),
     Column(key="pair", title="both recognised, plain"),
     Column(key="boxed", title="both recognised, boxes"),
+    Column(key="two", title="two seen, one sentence"),
+    Column(key="three", title="three seen, one sentence"),
+    Column(key="kept", title="likeness kept in company"),
     Column(key="seconds", title="s a concept", higher_is_better=False, digits=1),
     Column(key="parameters", title="trained", higher_is_better=False, digits=0),
     Column(key="stored", title="kB stored a concept", higher_is_better=False, digits=0),
 )
 _FURTHER = (
+    Column(key="two_plain", title="two seen, nothing laid out"),
+    Column(key="two_boxed", title="two seen, boxes"),
+    Column(key="at_place", title="seen at a place"),
+    Column(key="in_style", title="seen in a style"),
     Column(key="mmd_change", title="F_mmd x 1000", scale=1000, higher_is_better=False),
     Column(key="sharpness", title="sharpness", digits=2),
     Column(key="faces", title="faces matched"),
@@ -121,9 +128,34 @@ def _numbers(data: Data, matrix: TaskMatrix) -> dict[str, float]:
         found["memory"] = memory
     if together:
         found |= {"pair": together["plain"]["both"], "boxed": together["boxes"]["both"]}
+        found |= _in_company(together.get("company", {}))
     if data["moments"] == "all" and _earlier(matrix, "identity"):
         found["forgetting_max"] = forgetting_max(matrix, "identity")
         found["forgetting_coda"] = forgetting_coda(matrix, "identity")
+    return found
+
+
+_SEEN = {
+    "two": ("pairs", "sentence"),
+    "two_plain": ("pairs", "plain"),
+    "two_boxed": ("pairs", "boxes"),
+    "three": ("triples", "sentence"),
+    "at_place": ("places", "sentence"),
+    "in_style": ("styles", "sentence"),
+}
+
+
+def _in_company(told: Data) -> dict[str, float]:
+    """Numbers of who is seen in one picture; older records lack them."""
+    found = {
+        key: told[company][arrangement]["all"]
+        for key, (company, arrangement) in _SEEN.items()
+        if company in told
+    }
+    if told:
+        names = [name for pair in told["pairs"]["groups"] for name in pair]
+        alone = statistics.fmean(told["alone"][name] for name in names)
+        found["kept"] = told["pairs"]["sentence"]["likeness"] / alone
     return found
 
 

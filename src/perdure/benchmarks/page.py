@@ -29,7 +29,10 @@ __all__ = ["page"]
 
 MAIN = "identity"
 BESIDE = "image_alignment"
-COSTS = ("pair", "boxed", "seconds", "parameters", "share", "stored", "memory")
+COSTS = (
+    *("pair", "boxed", "two", "two_plain", "two_boxed", "three", "kept", "at_place", "in_style"),
+    *("seconds", "parameters", "share", "stored", "memory"),
+)
 
 
 def page(

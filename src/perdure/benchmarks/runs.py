@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,19 +16,17 @@ from torch import Tensor
 
 from perdure.bank import Bank
 from perdure.benchmarks.streams import Stream
+from perdure.benchmarks.together import together
 from perdure.checkpoint import write_atomically
-from perdure.drawing.painter import Painter
 from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, learn, resume
-from perdure.learning.photos import read_pictures
 from perdure.learning.request import interrupted
 from perdure.machine import peak_memory
 from perdure.measuring.cost import what_it_cost
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
-from perdure.measuring.pairs import score_pairs
 from perdure.methods import Kept, build
 from perdure.outputs import output_folder
 
@@ -67,7 +65,7 @@ class Run:
     moments: Literal["all", "milestones"] = "all"
     """As in `evaluate`."""
     pairs: int = 0
-    """How many pairs of neighbours in the stream are drawn together at the end."""
+    """How many groups of each kind are drawn together at the end."""
     held_out: bool = True
     """As in `evaluate`."""
     threads: int = 1
@@ -123,8 +121,17 @@ def run(cell: Run) -> dict[str, Any]:
         held_out=cell.held_out,
         seed=1000 + 100 * cell.seed,
     )
-    together = _together(base, bank, encoder, cell, sources) if cell.pairs else {}
+    company, sheets = (
+        together(base, bank, encoder, cell.stream, sources, count=cell.pairs)
+        if cell.pairs
+        else ({}, {})
+    )
     output_folder(cell.record.parent)
+    if rows := sheets.get("pairs"):
+        sheet = cell.record.with_name(cell.record.stem + "-together.webp")
+        grid([one for row in rows for one in row], columns=len(rows[0])).save(
+            sheet, quality=QUALITY
+        )
     _strip(evaluation).save(cell.record.with_suffix(".webp"), quality=QUALITY)
     facts = record_of(base, bank, evaluation, cell.stream, seed=cell.seed)
     return facts | {
@@ -132,7 +139,7 @@ def run(cell: Run) -> dict[str, Any]:
         "chosen": {**cell.settings, **{f"method.{k}": v for k, v in cell.options.items()}},
         "moments": cell.moments,
         "compositions": len(then),
-        "together": together,
+        "together": company,
         "measuring_seconds": time.monotonic() - began,
     }
 
@@ -259,32 +266,6 @@ def masks_of(bank: Bank) -> list[dict[str, tuple[int, int]]]:
 def _trained(facts: Mapping[str, Any]) -> int:
     """Parameters of the last task, with those of the step for the whole bank, if there was one."""
     return int(facts["parameters"]) + int(facts.get("composition", {}).get("parameters", 0))
-
-
-def _together(
-    base: Base, bank: Bank, encoder: MetricEncoder, cell: Run, sources: Mapping[str, list[Path]]
-) -> dict[str, Any]:
-    """Neighbours in the stream in one picture, by the plain prompt and with boxes."""
-    names = [one.name for one in cell.stream.concepts if one.name not in cell.stream.styles]
-    pairs = list(zip(names, names[1:], strict=False))[: cell.pairs]
-    references = {}
-    for name in names:
-        pixels = read_pictures(sources[name], size=base.size).tensor
-        shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
-        references[name] = encoder.identities(shown)
-    painter = Painter(base, bank)
-    found: dict[str, Any] = {"pairs": [list(pair) for pair in pairs]}
-    rows: list[Image.Image] = []
-    for key, boxes in (("plain", False), ("boxes", True)):
-        score, pictures = score_pairs(
-            painter, encoder, references, pairs, nouns=cell.stream.nouns, boxes=boxes
-        )
-        found[key] = asdict(score)
-        rows += pictures
-    sheet = cell.record.with_name(cell.record.stem + "-together.webp")
-    output_folder(sheet.parent)
-    grid(rows, columns=len(rows) // 2).save(sheet, quality=QUALITY)
-    return found
 
 
 def _strip(evaluation: Evaluation) -> Image.Image:

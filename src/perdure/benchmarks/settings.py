@@ -34,7 +34,8 @@ class BenchSettings(Settings):
     """When concepts are scored, as in `evaluate`; where not given, all of a stream of up to 20
     concepts, and milestones of a longer one."""
     pairs: Annotated[int, Limits(least=0, most=10_000)] = 4
-    """Pairs of neighbours in the stream that are drawn together at the end."""
+    """Pairs, triples, subjects at a place and subjects in a style that are drawn together at the
+    end, so many of each."""
     held_out: bool = True
     """Draw the held-out prompts as well, as in `evaluate`."""
 

@@ -11,6 +11,7 @@ from PIL import Image
 from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import MethodRuns
 from perdure.benchmarks.runs import SHOWN
+from perdure.benchmarks.together import ARRANGED
 from perdure.errors import PerdureError
 from perdure.measuring.inline import image
 from perdure.untrusted import open_picture
@@ -76,7 +77,7 @@ def concept_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
 
 
 def pair_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
-    """The first pictures of every pair, by the plain prompt and with boxes; None without any."""
+    """The first pictures of every pair, a row an arrangement; None without any."""
     found = []
     pairs: list[list[str]] = []
     for method in methods:
@@ -85,7 +86,8 @@ def pair_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
         if not told or (pairs and told["pairs"] != pairs):
             continue
         each = told["plain"]["pictures"] // len(told["pairs"])
-        rows = _cut(_together(record), told["plain"]["pictures"], 2)
+        arranged = [key for key in ARRANGED if key in told]
+        rows = _cut(_together(record), told["plain"]["pictures"], len(arranged))
         if not rows:
             continue
         pairs = told["pairs"]
@@ -94,16 +96,14 @@ def pair_rows(methods: Sequence[MethodRuns]) -> dict[str, Any] | None:
                 "title": method.title,
                 "rows": [
                     {
-                        "words": words,
+                        "words": ARRANGED[key],
                         "both": told[key]["both"],
                         "images": [
                             [_tile(row[k * each + i]) for i in range(min(each, _OF_A_PAIR))]
                             for k in range(len(pairs))
                         ],
                     }
-                    for key, words, row in zip(
-                        ("plain", "boxes"), ("plain prompt", "with boxes"), rows, strict=True
-                    )
+                    for key, row in zip(arranged, rows, strict=True)
                 ],
             }
         )

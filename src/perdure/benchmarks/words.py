@@ -10,8 +10,8 @@ from typing import Any
 from perdure.benchmarks.paired import concepts_each
 from perdure.benchmarks.records import Record
 from perdure.benchmarks.results import Results
+from perdure.measuring.company import SENTENCES
 from perdure.measuring.matrix import DEFINITIONS
-from perdure.measuring.pairs import PAIR
 from perdure.measuring.scores import SCORES
 from perdure.measuring.tables import Column
 from perdure.methods import Composed, Method
@@ -34,6 +34,11 @@ _BOTH = (
     "Share of the pictures of two concepts in which each half, looked at alone, is closest in "
     "identity to its concept, of all concepts of the stream; "
 )
+_TWO = SENTENCES["pairs"]
+_SEEN = (
+    "Share of the pictures that show the concepts asked for and no others, wherever they stand "
+    "(`perdure.measuring.detector`); "
+)
 MEANINGS = {
     "after": f"{SCORES['identity'].definition} {DEFINITIONS['mean_right_after']}",
     "final": f"Identity. {DEFINITIONS['accuracy_final']}",
@@ -44,9 +49,18 @@ MEANINGS = {
     "alignment": f"{SCORES['image_alignment'].definition} {DEFINITIONS['accuracy_final']}",
     "text": f"{SCORES['text_alignment'].definition} Mean over all concepts at the end.",
     "drift": f"{SCORES['base_drift'].definition} At the end of the stream.",
-    "pair": f"{_BOTH}drawn by the prompt “{PAIR.format('<a>', '<b>')}” alone, in either order.",
+    "pair": f"{_BOTH}drawn by the prompt “{_TWO.format('<a>', '<b>')}” alone, in either order.",
     "boxed": f"{_BOTH}each half drawn by a phrase of its own, such as "
-    f"“{PAIR.format('<a>', 'a person')}”, in the order asked for.",
+    f"“{_TWO.format('<a>', 'a person')}”, in the order asked for.",
+    "two": f"{_SEEN}of two, drawn by one sentence that lays itself out.",
+    "two_plain": f"{_SEEN}of two, drawn by one sentence with nothing laid out.",
+    "two_boxed": f"{_SEEN}of two, each half drawn by a phrase of its own.",
+    "three": f"{_SEEN}of three, drawn by one sentence that lays itself out.",
+    "kept": "Identity of each of two where it is seen best, by that of the same concepts drawn "
+    "alone: one sentence that lays itself out.",
+    "at_place": "Share of the pictures of a subject at a place in which both are seen.",
+    "in_style": "Share of the pictures of a subject in a style in which the subject is seen and "
+    "the picture comes closest to the style's.",
     "seconds": "Learning time of the whole stream by the number of concepts, on the machine below.",
     "parameters": "Numbers that were trained in the last task.",
     "mmd": SCORES["mmd"].definition,

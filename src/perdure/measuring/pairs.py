@@ -1,8 +1,9 @@
-"""Two concepts in one picture: are both there, and which is which?
+"""Two concepts in one picture, half by half: are both there, and which is which?
 
 Each half of a picture is looked at alone. A half shows a concept if, of all the stream's concepts,
 its identity features come closest to that one's reference pictures. A pair is recognised if the
 halves show its two concepts, in the order asked for where boxes say so, else in either order.
+`company` looks wherever subjects stand, and at more than two.
 """
 
 from __future__ import annotations
@@ -15,19 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from perdure.drawing.painter import Painter
-from perdure.drawing.regions import Region
 from perdure.measuring.features import MetricEncoder
-from perdure.measuring.settings import AT_ONCE
 
-__all__ = ["PAIR", "Half", "PairScore", "halves", "recognise", "score_pairs"]
+__all__ = ["Half", "PairScore", "halves", "recognise", "score_pairs"]
 
-PAIR = "a photo of {} next to {}"
-"""Of the picture and, with the other subject's noun, of each box: a phrase for one subject alone
-makes the box half of a single portrait."""
 CENTRES = (17 / 64, 47 / 64)
 SCALE = 0.78
-LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,54 +78,30 @@ def recognise(likeness: Tensor, pair: tuple[int, int], *, ordered: bool) -> tupl
 
 
 def score_pairs(
-    painter: Painter,
     encoder: MetricEncoder,
     references: Mapping[str, Tensor],
-    pairs: Sequence[tuple[str, str]],
+    drawn: Sequence[tuple[Sequence[str], Sequence[Image.Image]]],
     *,
-    nouns: Mapping[str, str],
-    boxes: bool,
-    pictures: int = 4,
-    seed: int = 5000,
-) -> tuple[PairScore, list[Image.Image]]:
-    """Draw every pair ``pictures`` times and look whether both are there.
+    ordered: bool,
+) -> PairScore:
+    """Look at pictures of pairs whether both are there.
 
     Args:
-        painter: draws with the bank.
         encoder: the metric encoder.
         references: concept -> identity features (n, d) of its real pictures, for all concepts that
             a half could be taken for.
-        pairs: the concepts' names, left and right.
-        nouns: concept -> class noun.
-        boxes: a prompt of the two nouns, and in each half a phrase in which one of them is the
-            concept; else one prompt of the two concepts.
-        pictures: of each pair.
-        seed: the first.
-
-    Returns the score, and the pictures in order.
+        drawn: a pair's names, and its pictures.
+        ordered: the first stands on the left.
     """
     names = list(references)
-    found, likenesses, seen, drawn = [], [], [], []
-    for pair in pairs:
-        one, other = (f"<{name}>" for name in pair)
-        some, another = (f"a {nouns[name]}" for name in pair)
-        regions = [
-            Region(phrase=PAIR.format(one, another), box=LEFT),
-            Region(phrase=PAIR.format(other, some), box=RIGHT),
-        ]
-        prompt = PAIR.format(some, another) if boxes else PAIR.format(one, other)
-        shown = painter.draw(
-            [prompt] * pictures,
-            seeds=range(seed, seed + pictures),
-            regions=regions if boxes else (),
-            batch_size=AT_ONCE,
-        )
-        for picture in shown:
+    found, likenesses, seen = [], [], []
+    for (one, other), pictures in drawn:
+        own = (names.index(one), names.index(other))
+        for picture in pictures:
             who = encoder.identities(halves(picture))
             means = [(who @ references[name].T).mean(dim=1) for name in names]
             likeness = torch.stack(means, dim=1)
-            own = (names.index(pair[0]), names.index(pair[1]))
-            both, value = recognise(likeness, own, ordered=boxes)
+            both, value = recognise(likeness, own, ordered=ordered)
             left, right = (
                 Half(
                     nearest=names[int(row.argmax())],
@@ -142,11 +112,9 @@ def score_pairs(
             seen.append((left, right))
             found.append(both)
             likenesses.append(value)
-        drawn += shown
-    score = PairScore(
+    return PairScore(
         both=sum(found) / len(found),
         likeness=sum(likenesses) / len(likenesses),
         pictures=len(found),
         halves=tuple(seen),
     )
-    return score, drawn

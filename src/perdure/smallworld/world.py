@@ -80,17 +80,25 @@ _MIX = {"person": 0.5, "pet": 0.2, "place": 0.15, "object": 0.15}
 
 
 def render(
-    identities: Identity | Sequence[Identity], context: Context, render_seed: int
+    identities: Identity | Sequence[Identity],
+    context: Context,
+    render_seed: int,
+    *,
+    spots: Sequence[tuple[float, float, float]] | None = None,
 ) -> np.ndarray:
     """Draw one identity, or two (left, right): uint8 RGB of shape (64, 64, 3).
 
-    The first identity wears the accessory; every person has the expression. Raises ValueError for
-    no or more than two identities, an accessory that the first one cannot wear, an expression
-    without a person, or a negative seed.
+    ``spots`` puts any number of them elsewhere: of each the centre (x, y) of the square that it
+    would fill alone, in pixels, and that square's side as a share of the picture's. The first
+    identity wears the accessory; every person has the expression. Raises ValueError for no
+    identities, for more than two without spots, an accessory that the first one cannot wear, an
+    expression without a person, or a negative seed.
     """
     who = [identities] if isinstance(identities, Identity) else list(identities)
-    if not 1 <= len(who) <= 2:
+    if not 1 <= len(who) <= 2 and (spots is None or not who):
         raise ValueError(f"identities: {len(who)} given; give one or two")
+    if spots is not None and len(spots) != len(who):
+        raise ValueError(f"spots: {len(spots)} given for {len(who)} identities; give as many")
     if context.accessory not in ACCESSORIES[who[0].domain]:
         raise refuse("accessory", context.accessory, ACCESSORIES[who[0].domain])
     if context.expression != "neutral" and all(one.domain != "person" for one in who):
@@ -105,8 +113,11 @@ def render(
     draw_background(pen, context.background, rng)
     for place, one in enumerate(who):
         x, y, scale = _ALONE[one.domain]
-        if len(who) == 2:
+        if len(who) == 2 and spots is None:
             x, (y, scale) = (17.0, 47.0)[place], _BESIDE[one.domain]
+        if spots is not None:
+            across, down, share = spots[place]
+            x, y, scale = across, down + (_ALONE[one.domain][1] - SIZE / 2) * share, share
         jitter = rng.random(4)
         x += (jitter[0] - 0.5) * 6 * scale
         y += (jitter[1] - 0.5) * 4 * scale
