@@ -3,9 +3,9 @@
     python perf/open_time.py --concepts 10 100 1000
 
 Fabricates banks of the embedded base's shapes (random factors, nothing is trained) and prints
-seconds, of opening and drawing also those that the process computed ("cpu": on a machine that does much else
-the clock says little), and by how many MB the peak memory of a fresh process rose above the opened
-base. "learn"
+seconds, of opening and drawing also those that the process computed ("cpu": on a machine that does
+much else the clock says little), and by how many MB the peak memory of a fresh process rose above
+the opened base. "learn"
 is all that comes before the first training step; the first one makes what the next goes on from.
 Each measurement runs in a fork, so this needs Linux.
 """
