@@ -92,7 +92,7 @@ def finish(cell: C, work: Work[C]) -> None:
 
 
 def _here(cells: Sequence[C], work: Work[C], processes: int) -> Iterator[tuple[C, str | None]]:
-    pool = pool_of(processes, work.__module__)
+    pool = pool_of(processes)
     try:
         yield from _as_done(cells, [pool.submit(finish, cell, work) for cell in cells])
     finally:

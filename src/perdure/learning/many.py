@@ -230,7 +230,7 @@ def learn_alone(job: Job) -> list[str]:
 
 def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[str]]]:
     """The jobs as they are done, in their own order, each in a fresh process."""
-    pool = pool_of(processes, __name__)
+    pool = pool_of(processes)
     try:
         futures = [pool.submit(learn_alone, job) for job in jobs]
         for job, future in zip(jobs, futures, strict=True):
