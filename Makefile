@@ -3,10 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow faults fuzz audit lowest lint types docs commands base base-flow clean
+.PHONY: demo perf test test-slow faults fuzz audit lowest lint types docs commands base base-flow clean
 
-demo: .venv/installed
+demo: .venv/core
 	$(BIN)/perdure demo --out demo-out
+
+# Tables of docs/performance.md: a step beside diffusers' own script, and what a full bank costs.
+perf: .venv/installed
+	$(BIN)/python perf/step_vs_diffusers.py $(ARGS)
+	$(BIN)/python perf/step_time.py --concepts 500
+	$(BIN)/python perf/open_time.py --concepts 1 500
 
 # A process a core, each with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 8
@@ -62,9 +68,14 @@ base-flow: .venv/installed
 	$(BIN)/python -m perdure.smallworld.flow train --compile
 	$(BIN)/python -m perdure.smallworld.flow export
 
-.venv/installed: pyproject.toml
+# What learning and drawing need, and nothing else; of it only what is imported is ever compiled.
+.venv/core: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -e .
+	touch $@
+
+.venv/installed: .venv/core
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
 

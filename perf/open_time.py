@@ -3,7 +3,9 @@
     python perf/open_time.py --concepts 10 100 1000
 
 Fabricates banks of the embedded base's shapes (random factors, nothing is trained) and prints
-seconds, and by how many MB the peak memory of a fresh process rose above the opened base. "learn"
+seconds, of opening and drawing also those that the process computed ("cpu": on a machine that does
+much else the clock says little), and by how many MB the peak memory of a fresh process rose above
+the opened base. "learn"
 is all that comes before the first training step; the first one makes what the next goes on from.
 Each measurement runs in a fork, so this needs Linux.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 import torch
 
 import perdure.learning.learn as teaching
+from perdure.adapters.prompts import WORD
 from perdure.bank import Bank, TaskRecord
 from perdure.bank_format import ConceptFile, State, to_bytes
 from perdure.drawing.painter import Painter
@@ -35,12 +38,12 @@ class Began(Exception):
     """A learn has come to its first training step."""
 
 
-def fabricate(path: Path, base: Base, concepts: int) -> State:
+def fabricate(path: Path, base: Base, concepts: int, method: str) -> State:
     """The files of a bank with one task a concept: `A` and `B` a layer, for the methods here."""
-    config = teaching.build_method("c-lora", base).describe()["config"]
-    bank = Bank.create(path, base=base.identity, method="c-lora", config=config)
+    config = teaching.build_method(method, base).describe()["config"]
+    bank = Bank.create(path, base=base.identity, method=method, config=config)
     generator, rank = torch.Generator().manual_seed(0), config["rank"]
-    state, files = State(base=bank.base, method="c-lora", config=config, files={}), {}
+    state, files = State(base=bank.base, method=method, config=config, files={}), {}
     tasks = []
     for k in range(concepts):
         name = f"c{k}"
@@ -49,7 +52,8 @@ def fabricate(path: Path, base: Base, concepts: int) -> State:
             tensors[f"{layer}/A"] = 1e-3 * torch.randn(d_out, rank, generator=generator)
             tensors[f"{layer}/B"] = 1e-3 * torch.randn(rank, d_in, generator=generator)
         task = TaskRecord(folder=f"{k + 1:02d}-{name}", concepts=(name,), facts={"seconds": 1.0})
-        data, sha256 = to_bytes(state, task, name, tensors, base.tokens.random_row(generator))
+        token = base.tokens.token(WORD, base.tokens.random(WORD, generator), 1.0)
+        data, sha256 = to_bytes(state, task, name, tensors, token)
         files[name] = ConceptFile(name="concept.safetensors", sha256=sha256)
         (path / "concepts" / name).mkdir()
         (path / "concepts" / name / files[name].name).write_bytes(data)
@@ -58,19 +62,23 @@ def fabricate(path: Path, base: Base, concepts: int) -> State:
     return replace(state, tasks=tuple(tasks), files=files)
 
 
-def the_first(state: State, concepts: int, method: str, base: Base) -> str:
-    """A bank.json that lists only so many of the tasks, as learned by the method."""
-    config = teaching.build_method(method, base).describe()["config"]
-    return replace(state, tasks=state.tasks[:concepts], method=method, config=config).to_json()
+def the_first(state: State, concepts: int) -> str:
+    """A bank.json that lists only so many of the tasks."""
+    return replace(state, tasks=state.tasks[:concepts]).to_json()
 
 
 def drawn(base: Base, path: Path, photos: Path) -> dict[str, float]:
     """Open the bank and draw one picture of its first concept in one denoising step."""
-    began = time.perf_counter()
+    marks = [(time.perf_counter(), time.process_time())]
     painter = Painter(base, path)
-    opened = time.perf_counter()
+    marks.append((time.perf_counter(), time.process_time()))
     painter.draw(["a photo of <c0>"], seeds=[0], steps=1)
-    return {"open": opened - began, "draw": time.perf_counter() - opened}
+    marks.append((time.perf_counter(), time.process_time()))
+    (began, first), (opened, before), (ended, after) = marks
+    return {
+        **{"open": opened - began, "open cpu": before - first},
+        **{"draw": ended - opened, "draw cpu": after - before},
+    }
 
 
 def learned(base: Base, path: Path, photos: Path) -> dict[str, float]:
@@ -118,13 +126,14 @@ def main() -> None:
     torch.set_num_threads(1)
     base = Base.open(device="cpu")
     with tempfile.TemporaryDirectory() as folder:
-        path, photos = Path(folder) / "bank", Path(folder) / "photos"
+        photos = Path(folder) / "photos"
         write_pictures(photos, domain="person", identity=1_000_000)
-        state = fabricate(path, base, max(options.concepts))
-        # A writer sweeps what bank.json does not list, so the banks shrink.
-        for count in sorted(options.concepts, reverse=True):
-            for method in options.methods:
-                (path / "bank.json").write_text(the_first(state, count, method, base))
+        for method in options.methods:
+            path = Path(folder) / method
+            state = fabricate(path, base, max(options.concepts), method)
+            # A writer sweeps what bank.json does not list, so the bank shrinks.
+            for count in sorted(options.concepts, reverse=True):
+                (path / "bank.json").write_text(the_first(state, count))
                 shutil.rmtree(path / ".derived", ignore_errors=True)
                 Bank.open(path).clear_workspace()  # and sweeps
                 for what, work in (("first learn", learned), ("learn", learned), ("draw", drawn)):

@@ -270,6 +270,16 @@ def test_every_run_has_a_process_of_its_own() -> None:
     assert large - small > 1 << 28
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each process begins anew")
+def test_a_run_finds_imported_what_its_pool_was_asked_to_import() -> None:
+    with pool_of(1, "colorsys") as pool:
+        assert pool.submit(imported, "colorsys").result()
+
+
+def imported(module: str) -> bool:
+    return module in sys.modules
+
+
 def test_a_long_stream_is_measured_whole_at_milestones_alone(
     cell: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,24 @@ __all__ = ["MaskedLowRank", "masked_product", "pack_bits", "straight_through", "
 
 def straight_through(logits: Tensor, noise: Tensor | None, tau: float) -> Tensor:
     """`1[logits + noise > 0]`, exactly 0 or 1, with the gradient of `sigmoid(logits / tau)`."""
-    hard = (logits if noise is None else logits + noise).detach() > 0
-    soft = torch.sigmoid(logits / tau)
-    return hard.to(soft.dtype) + (soft - soft.detach())
+    mask: Tensor = _StraightThrough.apply(logits, noise, tau)
+    return mask
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Its graph holds the logits alone; the sigmoid is taken on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, noise: Tensor | None, tau: float) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.tau = tau
+        return ((logits if noise is None else logits + noise) > 0).to(logits.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (logits,) = ctx.saved_tensors
+        soft = torch.sigmoid(logits / ctx.tau)
+        return torch.ops.aten.sigmoid_backward(gradients[0], soft).div_(ctx.tau), None, None
 
 
 class LowRankLogits(nn.Module):
@@ -52,7 +68,7 @@ class LowRankLogits(nn.Module):
     def forward(self) -> Tensor:
         U = F.linear(F.relu(F.linear(self.e_u, self.u_in)), self.u_out)
         V = F.linear(F.relu(F.linear(self.e_v, self.v_in)), self.v_out)
-        return U @ V.T / math.sqrt(U.shape[1]) + self.b
+        return torch.addmm(self.b, U / math.sqrt(U.shape[1]), V.T)
 
 
 class MaskedLowRank(Delta):
@@ -103,16 +119,18 @@ class MaskedLowRank(Delta):
             logits: Tensor = self.mask_logits()
             return logits
 
-    def mask(self) -> Tensor:
-        """M (d_out, d_in), exactly zeros and ones, with its straight-through gradient."""
+    def mask(self, logits: Tensor | None = None) -> Tensor:
+        """M (d_out, d_in), exactly zeros and ones, with its straight-through gradient; by
+        ``logits`` where they are known."""
         noise = self.noise if self.training else None
-        return straight_through(self.logits(), noise, self.tau)
+        return straight_through(self.logits() if logits is None else logits, noise, self.tau)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.dense().to(x.dtype))
 
-    def dense(self) -> Tensor:
-        return self.factored.dense() * self.mask()
+    def dense(self, logits: Tensor | None = None) -> Tensor:
+        """`dW` (d_out, d_in), fp32, differentiable; by ``logits`` where they are known."""
+        return self.factored.dense() * self.mask(logits)
 
     @torch.no_grad()
     def factors(self) -> dict[str, Tensor]:

@@ -121,7 +121,7 @@ def run_demo(
     say(f"drew {len(sources)} people, eight pictures each, in {out / 'photos'}")
     banks = {method: out / f"bank-{method}" for method in extent.methods}
     workers = min(len(banks), cores())
-    with pool_of(workers) as pool:
+    with pool_of(workers, __name__) as pool:
         learning = {
             pool.submit(_learn, m, extent, sources, path, opening): m for m, path in banks.items()
         }

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def train(
         ]
     )
     step = Step(session, learner, latents, settings, prior, replay or {})
-    with session.attached(learner.layer_deltas()):
+    with session.attached(learner.layer_deltas()), session.recomputing(settings.recompute):
         if settings.token == STATE:
             session.encode_ahead(step.every_prompt())
         facts = run_steps(
@@ -226,7 +227,8 @@ class Step:
         t = objective.times(places)
         with base.autocast():
             conditioning = self._said(prompts)
-            self.learner.read(conditioning.prompts)
+            session.reading = partial(self.learner.read, conditioning.prompts)
+            session.reading()
             noised = objective.noised(x, noise, t)
             said = session.predict(noised, t, conditioning, size)
         target = objective.target(x, noise, t)

@@ -59,6 +59,9 @@ class LearnSettings(Settings):
     """Pictures of the prior prompt."""
     prior_weight: NotNegative = 1.0
     """Weight of the prior's loss beside the pictures'."""
+    recompute: bool = False
+    """Keep less for the way back and compute it a second time (gradient checkpointing): less
+    memory, longer steps, the same losses."""
     checkpoint_every: Count = 50
     """Steps between two checkpoints."""
 

@@ -81,17 +81,41 @@ class StaminaLearner(CLoRALearner):
             "tokens": list(self._tokens.parameters()),
         }
 
+    def forgetting(self) -> Tensor:
+        """L_forget: C-LoRA's, of the masked deltas."""
+        return self._forgetting(self._logits())
+
     def density(self) -> Tensor:
         """`mean(sigmoid(logits))` over all entries of all layers: the share of ones expected
         under the noise."""
-        logits = [delta.logits() for delta in self.masked()]
-        ones = torch.stack([torch.sigmoid(one).sum() for one in logits]).sum()
-        return ones / sum(one.numel() for one in logits)
+        return self._density(self._logits())
 
     def penalty(self) -> Tensor:
         """`lambda * L_forget + mu * mean(sigmoid(logits))`."""
-        forgetting = super().penalty()
-        return forgetting + self.sparsity * self.density() if self.sparsity else forgetting
+        total = Learner.penalty(self)
+        if not self.weight and not self.sparsity:
+            return total
+        logits = self._logits()
+        if self.weight:
+            total = total + self.weight * self._forgetting(logits)
+        if self.sparsity:
+            total = total + self.sparsity * self._density(logits)
+        return total
+
+    def _logits(self) -> list[Tensor]:
+        return [delta.logits() for delta in self.masked()]
+
+    def _forgetting(self, logits: Sequence[Tensor]) -> Tensor:
+        total = Learner.penalty(self)
+        for index, (delta, own) in enumerate(zip(self.masked(), logits, strict=True)):
+            P = getattr(self, f"past_{index}")
+            if P is not None:
+                total = total + (P * delta.dense(own)).square().sum()
+        return total
+
+    def _density(self, logits: Sequence[Tensor]) -> Tensor:
+        ones = torch.stack([torch.sigmoid(own).sum() for own in logits]).sum()
+        return ones / sum(own.numel() for own in logits)
 
 
 class Stamina(Summed):

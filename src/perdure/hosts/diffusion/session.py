@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
 from perdure.adapters.prompts import STATE, WORD
@@ -64,6 +65,8 @@ class Session:
     def __init__(self, base: Base, cache: PromptCache | None = None) -> None:
         self.base, self.cache = base, cache
         self._ahead: dict[str, Encoded] = {}
+        self.reading: Callable[[], None] = lambda: None
+        """Tells what is attached which prompts the pass reads: see `recomputing`."""
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -82,6 +85,45 @@ class Session:
     def attached(self, deltas: Mapping[str, Delta]) -> AbstractContextManager[None]:
         """A block in which these deltas run live."""
         return self.base.attached(deltas)
+
+    @contextmanager
+    def recomputing(self, wanted: bool) -> Iterator[None]:
+        """A block in which the denoiser's blocks keep nothing for the way back but their inputs,
+        if that is wanted (gradient checkpointing, arXiv 1604.06174). `reading` is called again
+        before a block is computed a second time.
+
+        PerdureError where the denoiser has no blocks that can.
+        """
+        denoiser: Any = self.base.denoiser
+        if not wanted:
+            yield
+            return
+        if not getattr(denoiser, "_supports_gradient_checkpointing", False):
+            raise PerdureError(f"{self.base.name} cannot recompute: leave --recompute out.")
+        denoiser.enable_gradient_checkpointing(self._again)
+        try:
+            yield
+        finally:
+            denoiser.disable_gradient_checkpointing()
+
+    def _again(self, block: Callable[..., Any], *inputs: Any) -> Any:
+        """A block of the denoiser, computed a second time on the way back, when another pass may
+        have come between; nothing in it is random."""
+        reading, text = self.reading, self.base.text
+
+        @contextmanager
+        def as_it_was() -> Iterator[None]:
+            reading()
+            self.base.text = text
+            yield
+
+        return checkpoint(
+            block,
+            *inputs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), as_it_was()),
+        )
 
     # Prompts
 
