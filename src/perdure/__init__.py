@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.settings import EvaluateSettings
     from perdure.methods import METHODS
+    from perdure.suggestions import suggest
 
 # Where torchao is installed, diffusers imports it, and all three talk to everyone.
 for _talks in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao"):
@@ -69,6 +70,7 @@ __all__ = [
     "resume_many",
     "save_picture",
     "show",
+    "suggest",
 ]
 
 __getattr__ = lazily(
@@ -103,6 +105,7 @@ __getattr__ = lazily(
         "resume": "perdure.learning.learn",
         "resume_many": "perdure.learning.many",
         "show": "perdure.bank_listing",
+        "suggest": "perdure.suggestions",
     },
 )
 

@@ -15,7 +15,7 @@ from PIL import Image
 from perdure.bank import Bank
 from perdure.benchmarks.streams import Stream
 from perdure.drawing.painter import Painter
-from perdure.drawing.sheet import grid
+from perdure.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, learn, resume

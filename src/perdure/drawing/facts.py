@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from perdure.drawing.regions import read_region
-from perdure.drawing.sheet import enlarged
+from perdure.sheet import enlarged
 from perdure.errors import PerdureError
 from perdure.hosts.size import AnySize
 from perdure.settings import Count, Limits, NotNegative, Settings, Share

@@ -23,6 +23,7 @@ from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
 from perdure.learning.settings import LearnSettings
+from perdure.learning.stopping import MOST, Plateau
 from perdure.methods.protocol import Learner
 from perdure.randomness import generator_of
 
@@ -30,6 +31,8 @@ __all__ = ["Progress", "token_of", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+HELD_OUT = 32
+"""Noised pictures by which `Plateau` says whether a concept is learned."""
 LOOKS = 64
 """Losses of single pictures that a learner may look back at."""
 REPLAYED = 0.5
@@ -70,15 +73,16 @@ def train(
         ]
     )
     step = Step(session, learner, latents, settings, prior, replay or {})
+    plateau = Plateau(step.held_out) if settings.steps is None else None
     with session.attached(learner.layer_deltas()):
         if settings.token == STATE:
             session.encode_ahead(step.every_prompt())
         facts = run_steps(
             step.gradients,
-            steps=settings.steps,
+            steps=plateau or settings.steps or 0,
             parameters=dict(learner.named_parameters()),
             optimizer=optimizer,
-            share_of_rate=settings.share_of_rate,
+            share_of_rate=(plateau or settings).share_of_rate,
             norm=learner.norm,
             weights=session.base.norm(learner.layers),
             checkpoint=folder / CHECKPOINT,
@@ -138,8 +142,22 @@ class Step:
     def single_losses(self) -> Iterator[Tensor]:
         """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
         own = replace(self, replay={})
+        first = MOST if self.settings.steps is None else self.settings.steps
         for look in range(LOOKS):
-            yield own._denoising(1, generator_of(self.settings.seed, self.settings.steps + look))
+            yield own._denoising(1, generator_of(self.settings.seed, first + look))
+
+    @torch.no_grad()
+    def held_out(self) -> float:
+        """The mean loss of HELD_OUT pictures at noises and times that are always the same ones."""
+        own, size = replace(self, replay={}), self.settings.batch_size
+        passes = max(1, HELD_OUT // size)
+        self.learner.eval()
+        losses = [
+            float(own._denoising(size, generator_of(self.settings.seed, k, HELD_OUT)))
+            for k in range(passes)
+        ]
+        self.learner.train()
+        return sum(losses) / passes
 
     def every_prompt(self) -> list[str]:
         """All prompts that a step can ask for."""

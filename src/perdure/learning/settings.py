@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from perdure.hosts.size import AnySize
-from perdure.settings import Count, Limits, NotNegative, Option, Seed, Settings
+from perdure.settings import Count, Form, Limits, NotNegative, Option, Seed, Settings
 
 __all__ = ["LearnSettings"]
+
+
+def _steps(given: Any) -> int | None:
+    """A number of steps, or None for `auto`; ValueError where it is neither."""
+    if given == "auto":
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"steps is {given!r}, but must be a whole number of at least 1, or auto")
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +27,9 @@ class LearnSettings(Settings):
 
     called: ClassVar[str] = "learning"
 
-    steps: Count = 800
-    """Optimiser steps."""
+    steps: Annotated[int, Form(_steps, example="int or auto")] | None = 800
+    """Optimiser steps; `auto`, or None, makes as many as bring something: at a constant rate, which
+    goes down at the end."""
     batch_size: Count = 4
     """Pictures in one forward pass."""
     accumulate: Count = 1
@@ -71,6 +81,6 @@ class LearnSettings(Settings):
 
     def share_of_rate(self, step: int) -> float:
         """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
-        if self.schedule == "constant":
+        if self.schedule == "constant" or self.steps is None:
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -19,7 +19,7 @@ from PIL import Image
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
-from perdure.drawing.sheet import grid
+from perdure.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.prompts import PLAIN
