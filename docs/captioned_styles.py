@@ -3,8 +3,8 @@
     python docs/captioned_styles.py --styles 3
 
 Unnamed styles of smallworld's tuning split are each learned from eight pictures of different
-subjects, without captions (`a photo of a thing in <ink> style`) and with captions that say what each
-picture shows (`a photo of a dog in <ink> style, in the snow`). Drawn afterwards are
+subjects, without captions (`a photo of a thing in <ink> style`) and with captions that say what
+each picture shows (`a photo of a dog in <ink> style, in the snow`). Drawn afterwards are
 
 - the prompts of the benchmarks: image alignment with the eight pictures (`a photo of a thing in
   <ink> style`), text alignment over the six contexts;
@@ -153,9 +153,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/data/captioned-styles.jsonl"))
     parser.add_argument("--work", type=Path, default=Path("captioned-styles"))
     asked = parser.parse_args()
-    rows = [json.loads(line) for line in asked.out.read_text().splitlines()] if (
-        asked.out.exists()
-    ) else []
+    rows = (
+        [json.loads(line) for line in asked.out.read_text().splitlines()]
+        if (asked.out.exists())
+        else []
+    )
     base = Base.open("smallworld")
     encoder = MetricEncoder.of(base)
     for number in range(asked.styles):

@@ -205,16 +205,16 @@ def _shapes(
         return [], max(lost)
     names = tuple(f.name for f, share in zip(files, lost, strict=True) if share > _LOST)
     rest = len(own) - wide - high
-    sentence = f"{wide} wide, {high} upright, {rest} about square: a crop cuts up to {max(lost):.0%}"
+    sentence = (
+        f"{wide} wide, {high} upright, {rest} about square: a crop cuts up to {max(lost):.0%}"
+    )
     return [Finding(about="shapes", files=names, sentence=sentence)], max(lost)
 
 
 def _tags(files: Sequence[Path]) -> Iterator[Finding]:
     """What files say of themselves that other programs may read otherwise."""
     tags = [tags_of(file) for file in files]
-    turned = tuple(
-        f.name for f, t in zip(files, tags, strict=True) if t.orientation in range(2, 9)
-    )
+    turned = tuple(f.name for f, t in zip(files, tags, strict=True) if t.orientation in range(2, 9))
     odd = tuple(
         f.name for f, t in zip(files, tags, strict=True) if t.orientation not in range(1, 9)
     )
@@ -236,7 +236,9 @@ def _several(
     """Pictures with several faces; what can't be told of subjects."""
     things = "whether a picture shows several animals or things: look yourself, or give masks"
     if not faces_installed():
-        people = "whether a picture shows several people (pip install 'perdure[faces]' counts faces)"
+        people = (
+            "whether a picture shows several people (pip install 'perdure[faces]' counts faces)"
+        )
         return [], (people, things)
     found = tuple(f.name for f, n in zip(files, count_faces(shown), strict=True) if n > 1)
     if not found:

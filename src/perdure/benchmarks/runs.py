@@ -15,7 +15,6 @@ from PIL import Image
 from perdure.bank import Bank
 from perdure.benchmarks.streams import Stream
 from perdure.drawing.painter import Painter
-from perdure.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, learn, resume
@@ -27,6 +26,7 @@ from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import score_pairs
 from perdure.outputs import output_folder
+from perdure.sheet import grid
 
 __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 
@@ -155,7 +155,8 @@ def teach(
     phrases = stream.phrases
     if at_once(path, method):
         steps = make_settings(advised(base.hints, method), settings).steps
-        tasks, settings = [sources], {**settings, "steps": steps * len(sources)}
+        own_steps = None if steps is None else steps * len(sources)
+        tasks, settings = [sources], {**settings, "steps": own_steps}
     for task in tasks:
         if set(task) <= set(done):
             continue

@@ -49,4 +49,10 @@ def make_settings(advice: Mapping[str, Any], given: Mapping[str, Any]) -> LearnS
             raise PerdureError(
                 f"{name} has no effect without prior: give the prior prompt as well."
             )
+    for name in sorted({"lr", "token_lr"} & given.keys()):
+        if settings.optimizer == "prodigy":
+            raise PerdureError(f"{name} has no effect with prodigy, which finds its rate itself.")
+    if "schedule" in given and (settings.steps is None or settings.optimizer == "schedule-free"):
+        why = "steps=auto" if settings.steps is None else "schedule-free"
+        raise PerdureError(f"schedule has no effect with {why}, which has its own: leave it out.")
     return settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from perdure.hosts.size import Size
 from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
+from perdure.learning.optimizers import at_rest, build_optimizer
 from perdure.learning.settings import LearnSettings
 from perdure.learning.stopping import MOST, Plateau
 from perdure.methods.protocol import Learner
@@ -48,6 +50,7 @@ def train(
     folder: Path,
     prior: Latents | None = None,
     replay: Mapping[str, Replay] | None = None,
+    preview: Callable[[Step, int], None] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
@@ -60,21 +63,32 @@ def train(
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
         replay: each past concept, drawn by the model as it was before this task.
+        preview: called with the number of steps made, every `preview_every` and after the last.
         report: called after every step.
 
     Raises PerdureError where the loss is no longer a number.
     """
     learner.to(session.base.device).train()
-    groups = learner.groups()
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": groups["deltas"], "lr": settings.lr, "weight_decay": settings.weight_decay},
-            {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
-        ]
-    )
+    optimizer = build_optimizer(learner.groups(), settings)
     step = Step(session, learner, latents, settings, prior, replay or {})
-    plateau = Plateau(step.held_out) if settings.steps is None else None
-    with session.attached(learner.layer_deltas()):
+
+    def held_out() -> float:
+        with at_rest(optimizer):
+            return step.held_out()
+
+    plateau = Plateau(held_out) if settings.steps is None else None
+    with ExitStack() as live:
+        live.enter_context(session.attached(learner.layer_deltas()))
+
+        def told(progress: Progress) -> None:
+            report(progress)
+            due = settings.preview_every and progress.step % settings.preview_every == 0
+            if preview is not None and (due or progress.step == progress.steps):
+                live.close()
+                with at_rest(optimizer):
+                    preview(step, progress.step)
+                live.enter_context(session.attached(learner.layer_deltas()))
+
         if settings.token == STATE:
             session.encode_ahead(step.every_prompt())
         facts = run_steps(
@@ -88,13 +102,17 @@ def train(
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=settings.checkpoint_every,
             log=folder / LOG,
-            report=report,
+            report=told,
         )
         began = time.monotonic()
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
         learner.eval()
         if learner.concepts:
             learner.see(step.speaking())
         learner.look_back(step.single_losses())
+    if plateau is not None:
+        facts["steps"] = plateau.steps
     return {**facts, "seconds": round(facts["seconds"] + time.monotonic() - began, 3)}
 
 

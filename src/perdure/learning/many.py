@@ -26,7 +26,7 @@ from perdure.learning.advice import (
 )
 from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
-from perdure.learning.learn import bank_for, build_method, learn, resume
+from perdure.learning.learn import bank_for, build_method, kept_files, learn, resume
 from perdure.learning.loop import LOG
 from perdure.learning.request import (
     MANY,
@@ -266,7 +266,10 @@ def _take_over(bank: Bank, job: Job) -> None:
         facts=record.facts,
         method=bank.method,
         config=bank.config,
-        extra_files={LOG: (done.task_folder(record) / LOG).read_bytes()},
+        extra_files={
+            LOG: (done.task_folder(record) / LOG).read_bytes(),
+            **kept_files(done.task_folder(record)),
+        },
     )
     shutil.rmtree(job.bank)
 

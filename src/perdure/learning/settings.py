@@ -71,6 +71,14 @@ class LearnSettings(Settings):
     """Weight of the prior's loss beside the pictures'."""
     checkpoint_every: Count = 50
     """Steps between two checkpoints."""
+    preview_every: Count | None = None
+    """Draw the new concept and some old ones every so many steps, onto one growing sheet,
+    `while-learning.png` in the task's folder; by default nothing is drawn."""
+    track: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """Tell loss, penalty and norm of every step to a tracker as well, through accelerate."""
+    optimizer: Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"] = "adamw"
+    """What makes the steps: torch's AdamW, bitsandbytes' in 8 bits, Prodigy, which finds the rate
+    itself, or schedule-free AdamW."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +89,6 @@ class LearnSettings(Settings):
 
     def share_of_rate(self, step: int) -> float:
         """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
-        if self.schedule == "constant" or self.steps is None:
+        if self.steps is None or self.schedule == "constant" or self.optimizer == "schedule-free":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,20 @@ class Session:
         """Make exactly these concepts known; PerdureError where one was learned on another base."""
         self.base.tokens.set(tokens)
         self._ahead.clear()
+
+    @contextmanager
+    def aside(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+        """A block in which exactly these concepts are known; afterwards what is known and encoded
+        ahead is what it was before."""
+        known, ahead = dict(self.base.tokens.known), dict(self._ahead)
+        try:
+            self.speak(tokens)
+            yield
+        finally:
+            self.speak(known)
+            self._ahead |= ahead
+            if ahead:
+                self.base.rest_encoders()
 
     def fold(self, deltas: Mapping[str, Tensor]) -> None:
         """Make the weights `W_init + dW`; `{}` is the base itself."""
