@@ -21,7 +21,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from perdure.bank import Bank
@@ -57,21 +56,24 @@ def write_captioned(folder: Path, style: int) -> list[Path]:
     return files
 
 
-def subjects(domain: str, noun: str, style: int, first: int) -> np.ndarray:
-    """EACH drawn subjects of a noun in a style, uint8 (EACH, 64, 64, 3); none that was learned."""
+def subjects(domain: str, noun: str, style: int, first: int) -> list[Image.Image]:
+    """EACH drawn subjects of a noun in a style; none that was learned."""
     found = []
     for seed in range(SPLITS["held-out"].start + first, SPLITS["held-out"].stop):
         one = identity(domain, seed)
         if one.noun == noun:
             context = Context(background="meadow", accessory="none", expression="neutral")
-            found.append(in_style(render(one, context, seed), style))
+            found.append(Image.fromarray(in_style(render(one, context, seed), style)))
         if len(found) == EACH:
-            return np.stack(found)
+            return found
     raise ValueError(f"no {noun}")
 
 
 def carried(
-    encoder: MetricEncoder, drawn: Sequence[Image.Image], noun: str, references: np.ndarray
+    encoder: MetricEncoder,
+    drawn: Sequence[Image.Image],
+    noun: str,
+    references: Sequence[Image.Image],
 ) -> dict[str, float]:
     seen = encoder.pictures(drawn)
     return {
@@ -100,7 +102,7 @@ def measured(base: Base, encoder: MetricEncoder, style: int, bank: Path, files: 
         told = [f"a photo of a {noun} in <ink> style"] * EACH
         own = painter.draw(told, seeds=range(EACH), batch_size=EACH)
         without = untouched.draw([f"a photo of a {noun}"] * EACH, seeds=range(EACH))
-        more = [Image.fromarray(one) for one in subjects(domain, noun, style, 2000)]
+        more = subjects(domain, noun, style, 2000)
         found[noun] = {
             "own": carried(encoder, own, noun, references),
             "floor": carried(encoder, without, noun, references),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from perdure.learning.many import learn_many, resume_many
     from perdure.learning.removal import remove
     from perdure.learning.settings import LearnSettings
+    from perdure.learning.weighted import Source
     from perdure.measuring.evaluate import evaluate
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.settings import EvaluateSettings
@@ -54,6 +55,7 @@ __all__ = [
     "PerdureError",
     "attach",
     "PushSettings",
+    "Source",
     "adopt",
     "draw",
     "draw_like",
@@ -89,6 +91,7 @@ __getattr__ = lazily(
         "PerdureError": "perdure.errors",
         "attach": "perdure.drawing.attach",
         "PushSettings": "perdure.exchange.settings",
+        "Source": "perdure.learning.weighted",
         "adopt": "perdure.exchange.adopt",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",

@@ -18,8 +18,10 @@ from perdure.hosts.size import Size
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.captions import read_captions
 from perdure.learning.masks import mask_beside
-from perdure.learning.photos import MAX_PIXELS, Thumbnail, listed
+from perdure.learning.photos import MAX_PIXELS, Thumbnail
 from perdure.learning.picture_file import read_rgb, tags_of
+from perdure.learning.sources import files_of
+from perdure.learning.weighted import Given
 from perdure.measuring.faces import count_faces, faces_installed
 from perdure.methods import DEFAULT
 
@@ -89,9 +91,7 @@ def _surviving(grey: np.ndarray) -> float:
     return 1.0 if not total else 1 - float(np.maximum(0, before - after).sum()) / total
 
 
-def suggest(
-    source: Path | str | Sequence[Path | str], base: Base, *, method: str | None = None
-) -> Suggestion:
+def suggest(source: Given, base: Base, *, method: str | None = None) -> Suggestion:
     """Look at the pictures of one concept, and say which settings follow for a base.
 
     Args:
@@ -103,7 +103,7 @@ def suggest(
     are counted by faces where dlib is installed (`perdure[faces]`), and are else unknown. Raises
     PerdureError as `read_pictures` does.
     """
-    files, notes = listed(source)
+    files, _, notes = files_of(source)
     findings = [Finding(about="not read", files=(), sentence=note) for note in notes]
     shown = [read_rgb(file, MAX_PIXELS)[0] for file in files]
     size = base.size

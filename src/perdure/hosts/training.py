@@ -44,6 +44,8 @@ class Progress:
     penalty: float
     norm: float
     left: float
+    known: bool = True
+    """Is it known that the run ends after `steps`? Else it ends by then, and `left` is at most."""
 
 
 class Ending(Protocol):
@@ -51,7 +53,11 @@ class Ending(Protocol):
 
     @property
     def steps(self) -> int:
-        """In all, as far as that is known."""
+        """In all; at most, while it is not known."""
+
+    @property
+    def known(self) -> bool:
+        """Is it known how many?"""
 
     def after(self, made: int) -> None:
         """Called before the first step, and after each."""
@@ -140,7 +146,8 @@ def run_steps(
             left = seconds / (step + 1 - done) * (total - step - 1)
             if lines is not None:
                 lines.write(json.dumps({"step": step + 1, **last}) + "\n")
-            report(Progress(step=step + 1, steps=total, left=left, **last))
+            known = ending is None or ending.known
+            report(Progress(step=step + 1, steps=total, left=left, known=known, **last))
             ready = (step + 1) % checkpoint_every == 0 or step + 1 == total
             if checkpoint is not None and ready:
                 if lines is not None and log is not None:

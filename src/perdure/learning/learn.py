@@ -22,13 +22,14 @@ from perdure.learning.advice import (
     advised,
     make_settings,
     seed_for_concepts,
+    smaller,
     templates_of,
 )
 from perdure.learning.composition import learn_composition
 from perdure.learning.divergence import eaten
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
-from perdure.learning.loop import LOG, Progress, token_of, train
+from perdure.learning.loop import CHECKPOINT, LOG, Progress, token_of, train
 from perdure.learning.moments import moments
 from perdure.learning.optimizers import check_optimizer
 from perdure.learning.photos import Pictures
@@ -37,6 +38,7 @@ from perdure.learning.request import MANY, REQUEST, Task, refuse_unfinished
 from perdure.learning.settings import LearnSettings
 from perdure.learning.sources import digest_of, read_source
 from perdure.learning.tracking import EVENTS, check_tracker, tracked
+from perdure.learning.weighted import Given, Source
 from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
@@ -58,7 +60,7 @@ def build_method(name: str, base: Base, options: Mapping[str, Any] | None = None
 def learn(
     base: Base,
     bank: Bank | Path | str,
-    concepts: Mapping[str, Path | str | Sequence[Path | str]],
+    concepts: Mapping[str, Given],
     *,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -74,7 +76,8 @@ def learn(
     Args:
         base: the frozen model; a new bank is bound to it.
         bank: a bank or its folder, which is made where it is missing.
-        concepts: name -> a folder of pictures, or picture files.
+        concepts: name -> a folder of pictures, or picture files, or several folders; with a
+            `Source` for one that counts more or less.
         method: name of the method. Defaults to the bank's own, for a new bank to `gated`.
         options: the method's options; defaults to the bank's own.
         nouns: concept -> class noun, kept for measuring; training prompts never hold it.
@@ -102,7 +105,7 @@ def learn(
         }
         task = Task(
             sources={
-                name: tuple(str(file.resolve()) for read in groups for file in read.files)
+                name: tuple(_as_text(read, k) for read in groups for k in range(len(read)))
                 for name, groups in pictures.items()
             },
             method=bank.method,
@@ -175,6 +178,11 @@ def resume(
         return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
 
 
+def _as_text(read: Pictures, k: int) -> str:
+    """A picture and its weight, as `Source.of` reads them."""
+    return str(Source(read.files[k].resolve(), read.weights[k] if read.weights else 1.0))
+
+
 def bank_for(
     bank: Bank | Path | str, base: Base, method: str | None, options: Mapping[str, Any] | None
 ) -> Bank:
@@ -228,6 +236,15 @@ def _run(
     except Diverged:
         bank.clear_workspace()  # a resume would end alike
         raise
+    except torch.OutOfMemoryError as error:
+        begun = (bank.workspace / CHECKPOINT).exists()
+        if not begun:
+            bank.clear_workspace()
+        how = f"give it up with `perdure learn --discard --bank {bank.path}` and " if begun else ""
+        raise PerdureError(
+            f"Memory ran out while learning: {how}learn again with an option that needs less: "
+            f"{smaller(base, task.settings)}."
+        ) from error
 
 
 def _kept(

@@ -274,7 +274,13 @@ class Step:
 
 def _located(groups: Sequence[Latents], chance: Tensor) -> tuple[Latents, Tensor]:
     """The group of the picture that a chance in [0, 1) falls on, and its index (1,) there."""
-    index = (chance[None] * sum(map(len, groups))).long()
+    if any(one.weights for one in groups):
+        weights = [w for one in groups for w in one.weights or [1.0] * len(one)]
+        ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+        index = torch.searchsorted(ends, chance.double()[None] * ends[-1], right=True)
+        index = index.clamp_max(len(weights) - 1)
+    else:
+        index = (chance[None] * sum(map(len, groups))).long()
     for one in groups:
         if int(index) < len(one):
             return one, index

@@ -75,6 +75,9 @@ class Pictures:
     captions: tuple[str | None, ...] = ()
     """Of each picture, with `{}` for the concept, or None; empty where they were not read."""
 
+    weights: tuple[float, ...] = ()
+    """How much each picture counts; empty where all count alike."""
+
     def __len__(self) -> int:
         return len(self.files)
 

@@ -44,6 +44,11 @@ class Plateau:
         """In all, at most where it is not known yet."""
         return MOST if self.turn is None else self.turn + max(1, round(_REST * self.turn))
 
+    @property
+    def known(self) -> bool:
+        """Is the end known?"""
+        return self.turn is not None
+
     def share_of_rate(self, step: int) -> float:
         """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
         if self.turn is None or step < self.turn:
