@@ -28,8 +28,8 @@ class LearnSettings(Settings):
     called: ClassVar[str] = "learning"
 
     steps: Annotated[int, Form(_steps, example="int or auto")] | None = 800
-    """Optimiser steps; `auto`, or None, makes as many as bring something: at a constant rate, which
-    goes down at the end."""
+    """Optimiser steps; `auto` makes them at a constant rate until little more is won, and then some
+    at a rate that goes down. None is the same."""
     batch_size: Count = 4
     """Pictures in one forward pass."""
     accumulate: Count = 1
@@ -72,7 +72,7 @@ class LearnSettings(Settings):
     checkpoint_every: Count = 50
     """Steps between two checkpoints."""
     preview_every: Count | None = None
-    """Draw the new concept and some old ones every so many steps, onto one growing sheet,
+    """Draw the new concept and some old ones every so many steps. They are on one growing sheet,
     `while-learning.png` in the task's folder; by default nothing is drawn."""
     track: Literal["tensorboard", "wandb", "trackio"] | None = None
     """Tell loss, penalty and norm of every step to a tracker as well, through accelerate."""
