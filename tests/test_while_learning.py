@@ -14,6 +14,7 @@ from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
 from perdure.learning import stopping, tracking
 from perdure.learning.advice import make_settings
+from perdure.learning.request import interrupted
 from perdure.learning.settings import LearnSettings
 from perdure.learning.stopping import MOST, Plateau, ended
 
@@ -172,7 +173,8 @@ def test_a_missing_package_is_one_sentence(
         )
     with pytest.raises(PerdureError, match=rf"pip install 'perdure\[{extra}\]'"):
         learn(base, tmp_path / "bank", {"ada": drawings / "ada"}, steps=1, **SMALL, **told)
-    assert not (tmp_path / "bank" / ".learning").exists()
+    bank = Bank.open(tmp_path / "bank")
+    assert bank.concepts == () and interrupted(bank) == ()
 
 
 def test_a_tracker_is_told_every_step_and_closed(base, drawings, tmp_path, monkeypatch):
@@ -277,11 +279,12 @@ def test_a_measure_that_only_rises_ends_at_once_and_one_that_always_falls_at_the
 
 def test_an_end_that_is_found_is_found_again_after_a_kill(base, drawings, tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "_FIRST", 2)
+    monkeypatch.setattr(stopping, "_LITTLE", 0.95)
     source = {"ada": drawings / "ada"}
     told = {"steps": "auto", "checkpoint_every": 3, "lr": 0.02, **SMALL}
     learn(base, tmp_path / "whole", source, **told)
     facts = Bank.open(tmp_path / "whole").tasks[0].facts
-    assert facts["steps"] >= 5 and facts["settings"]["steps"] is None
+    assert 5 <= facts["steps"] <= 100 and facts["settings"]["steps"] is None
     for cut in (2, facts["steps"] - 1):
         bank = tmp_path / f"cut{cut}"
         with pytest.raises(KeyboardInterrupt):

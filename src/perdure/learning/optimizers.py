@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -44,13 +44,17 @@ def build_optimizer(
         return torch.optim.AdamW(told)
     package, _, name, further = _KINDS[settings.optimizer]
     module = import_module("bitsandbytes.optim" if package == "bitsandbytes" else package)
-    kind: Callable[..., torch.optim.Optimizer] = getattr(module, name)
+    kind = getattr(module, name)
     told = [{**group, **further} for group in told if group["params"]]
-    return kind(told, **further)
+    made: Any = kind(told, **further)
+    if hasattr(made, "train"):
+        made.train()
+    optimizer: torch.optim.Optimizer = made
+    return optimizer
 
 
 @contextmanager
-def at_rest(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def at_rest(optimizer: Any) -> Iterator[None]:
     """A block in which the parameters are those to draw with: of schedule-free steps, their mean.
 
     Afterwards they are what they were, to the bit, which the optimiser's own way back is not.

@@ -68,7 +68,11 @@ class Previews:
         task = Kept(concepts=tuple(step.latents), tensors=self.method.keep(twin))
         old = _spread(list(self.tokens))
         names = [*step.latents, *old]
-        with self.session.aside({**{name: self.tokens[name] for name in old}, **new}):
+        # a module that a method makes anew begins with numbers of torch's own generator
+        with (
+            torch.random.fork_rng([]),
+            self.session.aside({**{name: self.tokens[name] for name in old}, **new}),
+        ):
             kept = [*self.kept, task]
             pictures = [picture for name in names for picture in self._drawn(name, kept)]
         self.session.fold(self.past)

@@ -23,6 +23,7 @@ _LITTLE = 0.1
 """Of all that was won over the base: less than this in the late steps is the end."""
 _REST = 0.25
 """Steps of the rate's way down to zero, as a share of those before."""
+_LATEST = int(MOST / (1 + _REST))
 
 
 class Plateau:
@@ -60,13 +61,13 @@ class Plateau:
         if self.turn is not None or (self.seen and made < self._next):
             return
         self.seen.append((made, self._measure()))
-        if ended(self.seen) or made >= MOST / (1 + _REST):
+        if ended(self.seen) or made >= _LATEST:
             self.turn = made
 
     @property
     def _next(self) -> int:
         last = self.seen[-1][0]
-        return max(_FIRST, last + 5, round(1.1 * last))
+        return min(max(_FIRST, last + 5, round(1.1 * last)), _LATEST)
 
     def state(self) -> dict[str, Any]:
         """JSON-ready; `restore` takes it."""
