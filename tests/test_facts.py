@@ -14,8 +14,8 @@ from PIL.PngImagePlugin import PngInfo
 import perdure
 from perdure.drawing.again import draw_like
 from perdure.drawing.facts import Facts, facts_of, read_facts, save_picture, with_facts
-from perdure.drawing.sheet import contact_sheet
 from perdure.errors import PerdureError
+from perdure.sheet import contact_sheet
 
 PROMPT = "a photo of <ada>, at night"
 

@@ -59,7 +59,7 @@ def test_a_file_says_what_the_command_line_can(tmp_path):
         ("[[concepts]]\npictures = 'a'", "'concepts', which means nothing"),
         ("method = 3\n[[concept]]\npictures = 'a'", "method is 3, but must be a text"),
         ("[[concept]]\nname = 'a'", "concept 1 has no pictures"),
-        ("[[concept]]\npictures = ['a.jpg']", "several files and no name"),
+        ("[[concept]]\npictures = ['a.jpg']", "several sources and no name"),
         ("[[concept]]\npictures = 'a'\n[[concept]]\nname='a'\npictures = 'b'", "'a' twice"),
         (
             "[[concept]]\npictures = 'a'\nstepz = 4",

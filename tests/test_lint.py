@@ -23,7 +23,7 @@ ALSO = {"bank_format.py", "measuring/features.py", "doctor.py", "quiet.py"}
 
 LAYERS = (
     ("cli",),
-    ("doctor",),
+    ("doctor", "suggestions"),
     ("benchmarks",),
     ("exchange",),
     ("measuring",),

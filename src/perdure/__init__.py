@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from perdure.learning.many import learn_many, resume_many
     from perdure.learning.removal import remove
     from perdure.learning.settings import LearnSettings
+    from perdure.learning.weighted import Source
     from perdure.measuring.evaluate import evaluate
     from perdure.measuring.features import MetricEncoder
     from perdure.measuring.settings import EvaluateSettings
     from perdure.methods import METHODS
+    from perdure.suggestions import suggest
 
 # Where torchao is installed, diffusers imports it, and all three talk to everyone.
 for _talks in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao"):
@@ -53,6 +55,7 @@ __all__ = [
     "PerdureError",
     "attach",
     "PushSettings",
+    "Source",
     "adopt",
     "draw",
     "draw_like",
@@ -69,6 +72,7 @@ __all__ = [
     "resume_many",
     "save_picture",
     "show",
+    "suggest",
 ]
 
 __getattr__ = lazily(
@@ -87,6 +91,7 @@ __getattr__ = lazily(
         "PerdureError": "perdure.errors",
         "attach": "perdure.drawing.attach",
         "PushSettings": "perdure.exchange.settings",
+        "Source": "perdure.learning.weighted",
         "adopt": "perdure.exchange.adopt",
         "draw": "perdure.drawing.painter",
         "evaluate": "perdure.measuring.evaluate",
@@ -103,6 +108,7 @@ __getattr__ = lazily(
         "resume": "perdure.learning.learn",
         "resume_many": "perdure.learning.many",
         "show": "perdure.bank_listing",
+        "suggest": "perdure.suggestions",
     },
 )
 

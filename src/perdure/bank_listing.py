@@ -34,7 +34,7 @@ def list_concepts(bank: Bank | Path | str) -> list[Listed]:
         Listed(
             concept=concept,
             task=task.folder,
-            steps=task.facts.get("settings", {}).get("steps"),
+            steps=task.facts.get("steps") or task.facts.get("settings", {}).get("steps"),
             seconds=task.facts.get("seconds", 0.0),
             bytes=bank.stored_of(concept),
         )

@@ -39,17 +39,27 @@ def save_checkpoint(
     Args:
         path: the file to replace.
         parameters: every trained parameter by name.
-        optimizer: holds exactly these parameters; its per-parameter state must be tensors.
+        optimizer: holds exactly these parameters; its state is tensors, numbers and None.
         facts: anything that JSON can hold.
         extra: further tensors, such as an average of the weights.
     """
     tensors: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, object]] = {}
     for name, parameter in parameters.items():
         tensors[f"parameter/{name}"] = parameter
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{key}/{name}"] = value
+            if isinstance(value, Tensor):  # a copy, for some share a table between parameters
+                tensors[f"optimizer/{key}/{name}"] = value.clone()
+            else:
+                numbers.setdefault(name, {})[key] = value
+    groups = [
+        {key: value for key, value in group.items() if isinstance(value, int | float)}
+        for group in optimizer.param_groups
+    ]
     tensors |= {f"extra/{name}": value for name, value in (extra or {}).items()}
-    write_atomically(path, tensors, {"facts": json.dumps(facts)})
+    told = {"groups": groups, "numbers": numbers}
+    metadata = {"facts": json.dumps(facts), "optimizer": json.dumps(told)}
+    write_atomically(path, tensors, metadata)
 
 
 def checkpoint_facts(path: Path) -> dict[str, object]:
@@ -77,6 +87,7 @@ def load_checkpoint(
     facts = checkpoint_facts(path)
     with safe_open(path, "pt") as file:
         stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        told = parse_json((file.metadata() or {}).get("optimizer", "{}"))
     wanted = {f"parameter/{name}": of.shape for name, of in parameters.items()}
     wanted |= {f"extra/{name}": of.shape for name, of in (extra or {}).items()}
     for key, shape in wanted.items():
@@ -92,8 +103,11 @@ def load_checkpoint(
                 for key, value in stored.items()
                 if key.startswith("optimizer/") and key.split("/", 2)[2] == name
             }
+            state |= told.get("numbers", {}).get(name, {})
             if state:
                 optimizer.state[parameter] = state
+        for group, values in zip(optimizer.param_groups, told.get("groups", ()), strict=False):
+            group.update(values)
         for name, value in (extra or {}).items():
             value.copy_(stored[f"extra/{name}"])
     return facts

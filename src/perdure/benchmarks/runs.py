@@ -18,7 +18,6 @@ from perdure.bank import Bank
 from perdure.benchmarks.streams import Stream
 from perdure.benchmarks.together import together
 from perdure.checkpoint import write_atomically
-from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.advice import advised, make_settings
 from perdure.learning.learn import at_once, learn, resume
@@ -29,6 +28,7 @@ from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.methods import Kept, build
 from perdure.outputs import output_folder
+from perdure.sheet import grid
 
 __all__ = ["FORMAT", "SHOWN", "Run", "run", "teach"]
 
@@ -172,7 +172,8 @@ def teach(
     phrases = stream.phrases
     if at_once(path, method):
         steps = make_settings(advised(base.hints, method), settings).steps
-        tasks, settings = [sources], {**settings, "steps": steps * len(sources)}
+        own_steps = None if steps is None else steps * len(sources)
+        tasks, settings = [sources], {**settings, "steps": own_steps}
     for task in tasks:
         _keep_composition(path, compositions)
         if set(task) <= set(done):

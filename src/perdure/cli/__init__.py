@@ -16,6 +16,7 @@ from perdure.cli.classify import classify
 from perdure.cli.drawing import generate
 from perdure.cli.exchange import adopt, export, push
 from perdure.cli.learning import learn
+from perdure.cli.suggesting import suggest
 from perdure.cli.surroundings import demo, doctor, methods, smallworld
 from perdure.errors import PerdureError
 
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(suggest)
 app.command()(learn)
 app.command()(generate)
 app.command("list")(list_concepts)

@@ -37,7 +37,8 @@ def bar(title: str) -> Iterator[Callable[[Step], None]]:
         task = progress.add_task(title, total=None, figures="")
 
         def report(step: Step) -> None:
-            progress.update(task, completed=step.step, total=step.steps, figures=_figures(step))
+            total = step.steps if step.known else None
+            progress.update(task, completed=step.step, total=total, figures=_figures(step))
 
         yield report
 
@@ -45,16 +46,23 @@ def bar(title: str) -> Iterator[Callable[[Step], None]]:
 def _lines(title: str) -> Callable[[Step], None]:
     def report(step: Step) -> None:
         if step.step % 50 == 0 or step.step == step.steps:
-            console.print(f"{title} {step.step}/{step.steps} {_figures(step)}")
+            of = f"/{step.steps}" if step.known else ""
+            console.print(f"{title} {step.step}{of} {_figures(step)}")
 
     return report
 
 
 def _figures(step: Step) -> str:
-    return (
-        f"loss {step.loss:.3f}  penalty {step.penalty:.3g}  norm {step.norm:.2f}  "
-        f"{step.left:.0f} s left"
-    )
+    left = f"{_time(step.left)} left" if step.known else "until it is learned"
+    return f"loss {step.loss:.3f}  penalty {step.penalty:.3g}  norm {step.norm:.2f}  {left}"
+
+
+def _time(seconds: float) -> str:
+    """Such as 40 s, 12 min or 3 h 20 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager

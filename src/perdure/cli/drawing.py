@@ -87,9 +87,9 @@ def generate(
     from perdure.drawing.painter import Painter
     from perdure.drawing.plan import plan
     from perdure.drawing.regions import read_region
-    from perdure.drawing.sheet import contact_sheet
     from perdure.hosts.diffusion.host import Base
     from perdure.outputs import first_free_number, output_folder, possible_folder
+    from perdure.sheet import contact_sheet
 
     facts = None if like is None else read_facts(like)
     if facts is None and not prompts:

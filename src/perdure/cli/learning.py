@@ -28,6 +28,7 @@ from perdure.cli.options import (
 from perdure.errors import PerdureError
 from perdure.learning.lessons import Lesson, Lessons, read_lessons
 from perdure.learning.settings import LearnSettings
+from perdure.learning.weighted import Source
 
 if TYPE_CHECKING:
     from perdure.bank import TaskRecord
@@ -45,6 +46,14 @@ def learn(
         ),
     ] = None,
     *,
+    sources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--pictures",
+            help="One of several folders or files of one concept, with its weight as in "
+            "photos/rex=2; again for more.",
+        ),
+    ] = None,
     bank: BankOption = Path("bank"),
     name: Annotated[
         list[str] | None,
@@ -89,13 +98,15 @@ def learn(
     from perdure.learning import learn as teaching
     from perdure.learning import many, request
 
-    if (resume or discard) and pictures:
+    if (resume or discard) and (pictures or sources):
         raise PerdureError("--resume and --discard take no pictures: the bank knows them.")
     if discard:
         request.discard(bank)
         console.print("The interrupted learn is given up; the bank is as it was.")
         return
-    told = Lessons(lessons=()) if resume else _lessons(pictures or [], name or [], noun)
+    told = (
+        Lessons(lessons=()) if resume else _lessons(pictures or [], sources or [], name or [], noun)
+    )
     opener = partial(
         Base.open, base, encoder=encoder or None, **opening(config, device, dtype, quantize)
     )
@@ -150,8 +161,12 @@ def _is_list(pictures: Sequence[Path]) -> bool:
     return len(pictures) == 1 and pictures[0].suffix.lower() == ".toml"
 
 
-def _lessons(pictures: Sequence[Path], names: Sequence[str], noun: str) -> Lessons:
+def _lessons(
+    pictures: Sequence[Path], sources: Sequence[str], names: Sequence[str], noun: str
+) -> Lessons:
     """What is to be learned of each concept."""
+    if sources:
+        return _weighted(pictures, sources, names, noun)
     if not pictures:
         raise PerdureError("Which pictures? Give a folder: perdure learn photos/rex --bank bank")
     for path in pictures:
@@ -175,6 +190,22 @@ def _lessons(pictures: Sequence[Path], names: Sequence[str], noun: str) -> Lesso
     if len(names) != 1:
         raise PerdureError("Picture files are of one concept: name it with one --name.")
     return Lessons(lessons=(Lesson(name=names[0], pictures=list(pictures), noun=noun),))
+
+
+def _weighted(
+    pictures: Sequence[Path], sources: Sequence[str], names: Sequence[str], noun: str
+) -> Lessons:
+    """One concept of several sources."""
+    if pictures:
+        raise PerdureError("--pictures are one concept's: give its folders all by --pictures.")
+    if len(names) > 1:
+        raise PerdureError("--pictures are of one concept: name it with one --name.")
+    read = [Source.of(one) for one in sources]
+    for one in read:
+        if not one.pictures.exists():
+            raise PerdureError(f"There is no {one.pictures}: give a folder, or picture files.")
+    name = names[0] if names else _name_of(read[0].pictures)
+    return Lessons(lessons=(Lesson(name=name, pictures=read, noun=noun),))
 
 
 def _new(lessons: Sequence[Lesson], bank: Path) -> Sequence[Lesson]:

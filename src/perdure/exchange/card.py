@@ -74,7 +74,7 @@ def _learned(task: TaskRecord, name: str) -> str:
     if adopted := task.facts.get("adopted"):
         return f"adopted from {adopted['file']}"
     pictures = task.facts.get("pictures", {}).get(name)
-    steps = task.facts.get("settings", {}).get("steps")
+    steps = task.facts.get("steps") or task.facts.get("settings", {}).get("steps")
     parts = [f"{pictures} pictures" if pictures else "", f"{steps} steps" if steps else ""]
     return ", ".join(part for part in parts if part)
 

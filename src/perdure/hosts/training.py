@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from perdure.checkpoint import checkpoint_facts, load_checkpoint, save_checkpoin
 from perdure.durable import replace_file, sync_file
 from perdure.errors import PerdureError
 
-__all__ = ["Diverged", "Progress", "run_steps"]
+__all__ = ["Diverged", "Ending", "Progress", "run_steps"]
 
 EXPLODED = 30.0
 """Deltas whose norm is so many times that of the weights which they change have diverged."""
@@ -43,12 +44,35 @@ class Progress:
     penalty: float
     norm: float
     left: float
+    known: bool = True
+    """Is it known that the run ends after `steps`? Else it ends by then, and `left` is at most."""
+
+
+class Ending(Protocol):
+    """Says while a run goes on how many steps it makes; what it knows lies in the checkpoints."""
+
+    @property
+    def steps(self) -> int:
+        """In all; at most, while it is not known."""
+
+    @property
+    def known(self) -> bool:
+        """Is it known how many?"""
+
+    def after(self, made: int) -> None:
+        """Called before the first step, and after each."""
+
+    def state(self) -> Any:
+        """JSON-ready."""
+
+    def restore(self, state: Any) -> None:
+        """Go on from what `state` told; ValueError, TypeError or KeyError where it is none."""
 
 
 def run_steps(
     gradients: Callable[[int], tuple[float, float]],
     *,
-    steps: int,
+    steps: int | Ending,
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     share_of_rate: Callable[[int], float],
@@ -64,7 +88,7 @@ def run_steps(
 
     Args:
         gradients: fills the gradients of step i (from 0) and returns its loss and penalty.
-        steps: in all, those before a checkpoint among them.
+        steps: in all, those before a checkpoint among them; or what says so while they are made.
         parameters: all that trains, by name; what is not in the optimiser is kept with it.
         optimizer: its groups' rates are those at a share of 1.
         share_of_rate: what the rates are multiplied by at a step.
@@ -80,18 +104,23 @@ def run_steps(
     for a checkpoint that cannot be read or is of other facts.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
+    ending = None if isinstance(steps, int) else steps
     done, spent, last = 0, 0.0, dict[str, float]()
     if checkpoint is not None and checkpoint.exists():
-        done, spent, last = _resumed(checkpoint, parameters, optimizer, asked)
+        done, spent, last = _resumed(checkpoint, parameters, optimizer, asked, ending)
+    elif ending is not None:
+        ending.after(0)
     of_weights = "" if weights is None else f", of the weights that it changes {weights:.3g}"
-    about = {} if asked is None else {"asked": dict(asked)}
+    about: dict[str, Any] = {} if asked is None else {"asked": dict(asked)}
     began = time.monotonic()
     with ExitStack() as files:
         lines = None
         if log is not None:
             _cut_log(log, done)
             lines = files.enter_context(open(log, "a"))
-        for step in range(done, steps):
+        for step in count(done):
+            if step >= (total := steps if isinstance(steps, int) else steps.steps):
+                break
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * share_of_rate(step)
             optimizer.zero_grad(set_to_none=True)
@@ -110,16 +139,22 @@ def run_steps(
                     f"Learning diverged at step {step + 1} (the norm of what is learned is "
                     f"{last['norm']:.3g}{of_weights}): lower lr."
                 )
+            if ending is not None:
+                ending.after(step + 1)
+                total = ending.steps
             seconds = time.monotonic() - began
-            left = seconds / (step + 1 - done) * (steps - step - 1)
+            left = seconds / (step + 1 - done) * (total - step - 1)
             if lines is not None:
                 lines.write(json.dumps({"step": step + 1, **last}) + "\n")
-            report(Progress(step=step + 1, steps=steps, left=left, **last))
-            ready = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+            known = ending is None or ending.known
+            report(Progress(step=step + 1, steps=total, left=left, known=known, **last))
+            ready = (step + 1) % checkpoint_every == 0 or step + 1 == total
             if checkpoint is not None and ready:
                 if lines is not None and log is not None:
                     lines.flush()
                     sync_file(log)  # never shorter than its checkpoint says
+                if ending is not None:
+                    about["ending"] = ending.state()
                 now = {**about, "step": step + 1, "seconds": spent + time.monotonic() - began}
                 save_checkpoint(
                     checkpoint,
@@ -135,6 +170,7 @@ def _resumed(
     parameters: Mapping[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     asked: Mapping[str, object] | None,
+    ending: Ending | None,
 ) -> tuple[int, float, dict[str, float]]:
     """The steps that a checkpoint has made, their seconds, and what the last of them told."""
     try:
@@ -142,6 +178,8 @@ def _resumed(
         alike = asked is None or facts["asked"] == asked
         if alike:
             load_checkpoint(checkpoint, parameters=parameters, optimizer=optimizer)
+            if ending is not None:
+                ending.restore(facts["ending"])
             last = {name: float(facts[name]) for name in ("loss", "penalty", "norm")}
             return int(facts["step"]), float(facts["seconds"]), last
     except (ValueError, KeyError, TypeError) as error:

@@ -25,6 +25,8 @@ class Latents:
     """(N, 1, h, w): how much of each place is the concept; None where it is all over."""
     captions: tuple[str | None, ...] = ()
     """What each picture shows, with `{}` for the concept; empty where none has a caption."""
+    weights: tuple[float, ...] = ()
+    """How much each picture counts; empty where all count alike."""
     size: Size | None = None
     """Width and height of the pictures; None is the size that is learned at."""
 
@@ -51,8 +53,10 @@ class Latents:
 def cache(base: Base, pictures: Pictures, *, flip: bool = False) -> Latents:
     """Encode pictures once; with ``flip`` also their mirror images."""
     pixels, masks, captions = pictures.tensor, pictures.masks, pictures.captions
+    weights = pictures.weights
     if flip:
         pixels, captions = torch.cat([pixels, pixels.flip(-1)]), 2 * captions
+        weights = 2 * weights
         masks = None if masks is None else torch.cat([masks, masks.flip(-1)])
     mean, std = base.encode(pixels)
     shares = None
@@ -63,6 +67,7 @@ def cache(base: Base, pictures: Pictures, *, flip: bool = False) -> Latents:
         std=std,
         shares=shares,
         captions=captions if any(captions) else (),
+        weights=weights,
         size=pictures.size,
     )
 

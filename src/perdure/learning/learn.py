@@ -22,22 +22,27 @@ from perdure.learning.advice import (
     advised,
     make_settings,
     seed_for_concepts,
+    smaller,
     templates_of,
 )
 from perdure.learning.composition import learn_composition
 from perdure.learning.divergence import eaten
 from perdure.learning.drawn import prior, replayed
 from perdure.learning.latents import Latents, cache, reconstruction
-from perdure.learning.loop import LOG, Progress, token_of, train
+from perdure.learning.loop import CHECKPOINT, LOG, Progress, token_of, train
 from perdure.learning.moments import moments
+from perdure.learning.optimizers import check_optimizer
 from perdure.learning.photos import Pictures
+from perdure.learning.previews import SHEET, Previews
 from perdure.learning.request import MANY, REQUEST, Task, refuse_unfinished
 from perdure.learning.settings import LearnSettings
 from perdure.learning.sources import digest_of, read_source
+from perdure.learning.tracking import EVENTS, check_tracker, tracked
+from perdure.learning.weighted import Given, Source
 from perdure.methods import DEFAULT, METHODS, Composed, Kept, Method, build
 from perdure.totals import kept_of
 
-__all__ = ["at_once", "bank_for", "build_method", "learn", "resume"]
+__all__ = ["at_once", "bank_for", "build_method", "kept_files", "learn", "resume"]
 
 
 def build_method(name: str, base: Base, options: Mapping[str, Any] | None = None) -> Method:
@@ -55,7 +60,7 @@ def build_method(name: str, base: Base, options: Mapping[str, Any] | None = None
 def learn(
     base: Base,
     bank: Bank | Path | str,
-    concepts: Mapping[str, Path | str | Sequence[Path | str]],
+    concepts: Mapping[str, Given],
     *,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -71,7 +76,8 @@ def learn(
     Args:
         base: the frozen model; a new bank is bound to it.
         bank: a bank or its folder, which is made where it is missing.
-        concepts: name -> a folder of pictures, or picture files.
+        concepts: name -> a folder of pictures, or picture files, or several folders; with a
+            `Source` for one that counts more or less.
         method: name of the method. Defaults to the bank's own, for a new bank to `gated`.
         options: the method's options; defaults to the bank's own.
         nouns: concept -> class noun, kept for measuring; training prompts never hold it.
@@ -88,6 +94,8 @@ def learn(
     bank = bank_for(bank, base, method, options)
     base_method = build(bank.method, **bank.config)
     chosen = make_settings(advised(base.hints, bank.method), settings)
+    check_optimizer(chosen.optimizer)
+    check_tracker(chosen.track)
     with bank.lock(wait, verb="learn"):
         refuse_unfinished(bank)
         bank.check_base(base.identity)
@@ -97,7 +105,7 @@ def learn(
         }
         task = Task(
             sources={
-                name: tuple(str(file.resolve()) for read in groups for file in read.files)
+                name: tuple(_as_text(read, k) for read in groups for k in range(len(read)))
                 for name, groups in pictures.items()
             },
             method=bank.method,
@@ -170,6 +178,11 @@ def resume(
         return _run(base, bank, build(task.method, **task.config), task, pictures, report, note)
 
 
+def _as_text(read: Pictures, k: int) -> str:
+    """A picture and its weight, as `Source.of` reads them."""
+    return str(Source(read.files[k].resolve(), read.weights[k] if read.weights else 1.0))
+
+
 def bank_for(
     bank: Bank | Path | str, base: Base, method: str | None, options: Mapping[str, Any] | None
 ) -> Bank:
@@ -223,6 +236,15 @@ def _run(
     except Diverged:
         bank.clear_workspace()  # a resume would end alike
         raise
+    except torch.OutOfMemoryError as error:
+        begun = (bank.workspace / CHECKPOINT).exists()
+        if not begun:
+            bank.clear_workspace()
+        how = f"give it up with `perdure learn --discard --bank {bank.path}` and " if begun else ""
+        raise PerdureError(
+            f"Memory ran out while learning: {how}learn again with an option that needs less: "
+            f"{smaller(base, task.settings)}."
+        ) from error
 
 
 def _kept(
@@ -268,7 +290,7 @@ def _kept(
             " learn it again with a lower penalty (`perdure methods` names the options)."
         )
     facts |= {"nouns": dict(task.nouns), "settings": task.settings.to_json()}
-    logs = {LOG: (bank.workspace / LOG).read_bytes()}
+    logs = {LOG: (bank.workspace / LOG).read_bytes(), **kept_files(bank.workspace)}
     record = bank.commit(
         concepts=list(pictures),
         tensors=tensors,
@@ -281,6 +303,12 @@ def _kept(
     )
     bank.clear_workspace()
     return record
+
+
+def kept_files(folder: Path) -> dict[str, bytes]:
+    """What a run leaves beside its log, for its task's folder: the previews' sheet, events."""
+    files = [folder / SHEET, *(folder / EVENTS).rglob("*")]
+    return {str(f.relative_to(folder)): f.read_bytes() for f in files if f.is_file()}
 
 
 def _trained(
@@ -299,8 +327,10 @@ def _trained(
     layers = session.base.readers if method.layerwise else 1
     rows = {name: words.random(kind, generator, layers=layers) for name in latents}
     own = prior(session, settings) if settings.prior else None
-    past = bank if method.moments_of_past else None
-    features = moments(session, past, gather=method.moments_are) if method.needs_moments else None
+    of_past = bank if method.moments_of_past else None
+    features = (
+        moments(session, of_past, gather=method.moments_are) if method.needs_moments else None
+    )
     old = bank.tokens() if method.replays else {}  # of the concepts that a batch can speak of
     session.speak({**old, **{name: token_of(session, kind, row) for name, row in rows.items()}})
     try:
@@ -309,18 +339,31 @@ def _trained(
         bank.clear_workspace()  # nothing has begun, so there is nothing to resume
         raise PerdureError(f"{method.name} cannot start: {error}.") from error
     again = replayed(session, method, kept, templates_of(bank.tasks), settings)
-    session.fold(method.past(kept))
-    before = time.monotonic() - began
-    facts: dict[str, Any] = train(
-        session,
-        learner,
-        latents,
-        settings,
+    past = method.past(kept)
+    session.fold(past)
+    previews = Previews(
+        session=session,
+        method=method,
+        kept=kept,
+        tokens=bank.tokens(),
+        templates={**templates_of(bank.tasks), **dict.fromkeys(latents, settings.templates)},
+        composition=bank.composition(),
+        past=past,
         folder=bank.workspace,
-        prior=own,
-        replay=again,
-        report=report,
     )
+    before = time.monotonic() - began
+    with tracked(settings.track, list(latents), bank.workspace, report) as told:
+        facts: dict[str, Any] = train(
+            session,
+            learner,
+            latents,
+            settings,
+            folder=bank.workspace,
+            prior=own,
+            replay=again,
+            preview=previews.draw if settings.preview_every else None,
+            report=told,
+        )
     facts["seconds"] = round(before + facts["seconds"], 3)
     facts["parameters"] = sum(parameter.numel() for parameter in learner.parameters())
     tokens = {

@@ -10,6 +10,10 @@ pictures = "photos/rex"     # a folder, or a list of files, beside the TOML file
 noun = "dog"
 
 [[concept]]
+name = "bo"
+pictures = [{ from = "photos/bo", weight = 2 }, "photos/more"]    # several folders
+
+[[concept]]
 name = "ink"                # the folder's name where it is not given
 pictures = "photos/inkwash"
 template = "a painting in the style of {}"
@@ -27,13 +31,21 @@ from typing import Any
 from perdure.bank_names import composed
 from perdure.errors import PerdureError
 from perdure.learning.settings import LearnSettings
+from perdure.learning.weighted import Source
 from perdure.settings import allowed
 
 __all__ = ["Lesson", "Lessons", "read_lessons"]
 
 _TOP = {"method": str, "options": dict, "learn": dict, "concept": list}
 _OWN = {"name": str, "pictures": (str, list), "noun": str}
-_WORDS = {str: "a text", dict: "a table", list: "[[concept]] tables", (str, list): "a text or list"}
+_SOURCE = {"from": str, "weight": (int, float)}
+_WORDS = {
+    (int, float): "a number",
+    str: "a text",
+    dict: "a table",
+    list: "[[concept]] tables",
+    (str, list): "a text or list",
+}
 _MOST = 1_000_000
 """Bytes of a file."""
 
@@ -43,7 +55,7 @@ class Lesson:
     """One concept, and what is asked for it alone."""
 
     name: str
-    pictures: Path | Sequence[Path]
+    pictures: Path | Sequence[Path | Source]
     noun: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -93,18 +105,28 @@ def _lesson(table: Mapping[str, Any], path: Path, number: int) -> Lesson:
     own = {key: value for key, value in table.items() if key in _OWN}
     _check(own, _OWN, where)
     given = own.get("pictures")
-    if not given or not all(isinstance(one, str) for one in given):
+    if not given or not all(isinstance(one, str | dict) for one in given):
         raise PerdureError(f"{where} has no pictures: say pictures = a folder, or a list of files.")
     several = not isinstance(given, str)
-    pictures = tuple(path.parent / one for one in ([given] if isinstance(given, str) else given))
+    listed = [given] if isinstance(given, str) else given
+    pictures = tuple(_source(one, path.parent, where) for one in listed)
     if several and "name" not in own:
-        raise PerdureError(f"{where} has several files and no name: give it one.")
+        raise PerdureError(f"{where} has several sources and no name: give it one.")
     return Lesson(
-        name=composed(own.get("name") or pictures[0].resolve().name),
-        pictures=pictures if several else pictures[0],
+        name=composed(own.get("name") or Source.of(pictures[0]).pictures.resolve().name),
+        pictures=pictures if several else path.parent / given,
         noun=own.get("noun", ""),
         settings=_settings({k: v for k, v in table.items() if k not in _OWN}, where),
     )
+
+
+def _source(given: str | Mapping[str, Any], folder: Path, where: str) -> Path | Source:
+    if isinstance(given, str):
+        return folder / given
+    _check(given, _SOURCE, where)
+    if "from" not in given:
+        raise PerdureError(f"{where} has pictures from nowhere: say from = a folder.")
+    return Source(folder / given["from"], given.get("weight", 1.0))
 
 
 def _settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,9 @@ from perdure.hosts.size import Size
 from perdure.hosts.training import Progress, run_steps
 from perdure.learning.drawn import Replay
 from perdure.learning.latents import Latents
+from perdure.learning.optimizers import at_rest, build_optimizer
 from perdure.learning.settings import LearnSettings
+from perdure.learning.stopping import MOST, Plateau
 from perdure.methods.protocol import Learner
 from perdure.randomness import generator_of
 
@@ -31,6 +34,8 @@ __all__ = ["Progress", "token_of", "train"]
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
+HELD_OUT = 32
+"""Noised pictures by which `Plateau` says whether a concept is learned."""
 LOOKS = 64
 """Losses of single pictures that a learner may look back at."""
 REPLAYED = 0.5
@@ -46,6 +51,7 @@ def train(
     folder: Path,
     prior: Latents | None = None,
     replay: Mapping[str, Replay] | None = None,
+    preview: Callable[[Step, int], None] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> dict[str, float]:
     """Train ``learner`` on a base that has the past folded in; returns facts about the run.
@@ -58,40 +64,56 @@ def train(
         folder: gets a checkpoint and the log; a checkpoint that is there is gone on from.
         prior: latents of the prior prompt's pictures, drawn by the untouched base.
         replay: each past concept, drawn by the model as it was before this task.
+        preview: called with the number of steps made, every `preview_every` and after the last.
         report: called after every step.
 
     Raises PerdureError where the loss is no longer a number.
     """
     learner.to(session.base.device).train()
-    groups = learner.groups()
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": groups["deltas"], "lr": settings.lr, "weight_decay": settings.weight_decay},
-            {"params": groups["tokens"], "lr": settings.token_lr, "weight_decay": 0.0},
-        ]
-    )
+    optimizer = build_optimizer(learner.groups(), settings)
     step = Step(session, learner, latents, settings, prior, replay or {})
-    with session.attached(learner.layer_deltas()), session.recomputing(settings.recompute):
+
+    def held_out() -> float:
+        with at_rest(optimizer):
+            return step.held_out()
+
+    plateau = Plateau(held_out) if settings.steps is None else None
+    with session.recomputing(settings.recompute), ExitStack() as live:
+        live.enter_context(session.attached(learner.layer_deltas()))
+
+        def told(progress: Progress) -> None:
+            report(progress)
+            due = settings.preview_every and progress.step % settings.preview_every == 0
+            if preview is not None and (due or progress.step == progress.steps):
+                live.close()
+                with at_rest(optimizer):
+                    preview(step, progress.step)
+                live.enter_context(session.attached(learner.layer_deltas()))
+
         if settings.token == STATE:
             session.encode_ahead(step.every_prompt())
         facts = run_steps(
             step.gradients,
-            steps=settings.steps,
+            steps=plateau or settings.steps or 0,
             parameters=dict(learner.named_parameters()),
             optimizer=optimizer,
-            share_of_rate=settings.share_of_rate,
+            share_of_rate=(plateau or settings).share_of_rate,
             norm=learner.norm,
             weights=session.base.norm(learner.layers),
             checkpoint=folder / CHECKPOINT,
             checkpoint_every=settings.checkpoint_every,
             log=folder / LOG,
-            report=report,
+            report=told,
         )
         began = time.monotonic()
+        if hasattr(optimizer, "eval"):
+            optimizer.eval()
         learner.eval()
         if learner.concepts:
             learner.see(step.speaking())
         learner.look_back(step.single_losses())
+    if plateau is not None:
+        facts["steps"] = plateau.steps
     return {**facts, "seconds": round(facts["seconds"] + time.monotonic() - began, 3)}
 
 
@@ -139,8 +161,22 @@ class Step:
     def single_losses(self) -> Iterator[Tensor]:
         """LOOKS losses of one picture each; nothing is computed before the first is asked for."""
         own = replace(self, replay={})
+        first = MOST if self.settings.steps is None else self.settings.steps
         for look in range(LOOKS):
-            yield own._denoising(1, generator_of(self.settings.seed, self.settings.steps + look))
+            yield own._denoising(1, generator_of(self.settings.seed, first + look))
+
+    @torch.no_grad()
+    def held_out(self) -> float:
+        """The mean loss of HELD_OUT pictures at noises and times that are always the same ones."""
+        own, size = replace(self, replay={}), self.settings.batch_size
+        passes = max(1, HELD_OUT // size)
+        self.learner.eval()
+        losses = [
+            float(own._denoising(size, generator_of(self.settings.seed, k, HELD_OUT)))
+            for k in range(passes)
+        ]
+        self.learner.train()
+        return sum(losses) / passes
 
     def every_prompt(self) -> list[str]:
         """All prompts that a step can ask for."""
@@ -240,7 +276,13 @@ class Step:
 
 def _located(groups: Sequence[Latents], chance: Tensor) -> tuple[Latents, Tensor]:
     """The group of the picture that a chance in [0, 1) falls on, and its index (1,) there."""
-    index = (chance[None] * sum(map(len, groups))).long()
+    if any(one.weights for one in groups):
+        weights = [w for one in groups for w in one.weights or [1.0] * len(one)]
+        ends = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+        index = torch.searchsorted(ends, chance.double()[None] * ends[-1], right=True)
+        index = index.clamp_max(len(weights) - 1)
+    else:
+        index = (chance[None] * sum(map(len, groups))).long()
     for one in groups:
         if int(index) < len(one):
             return one, index

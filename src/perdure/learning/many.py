@@ -26,7 +26,7 @@ from perdure.learning.advice import (
 )
 from perdure.learning.composition import learn_composition
 from perdure.learning.latents import cache
-from perdure.learning.learn import bank_for, build_method, learn, resume
+from perdure.learning.learn import bank_for, build_method, kept_files, learn, resume
 from perdure.learning.loop import LOG
 from perdure.learning.request import (
     MANY,
@@ -36,6 +36,7 @@ from perdure.learning.request import (
     unreadable,
 )
 from perdure.learning.sources import read_source
+from perdure.learning.weighted import Given, Source
 from perdure.methods import DEFAULT, Composed, Kept, build
 from perdure.processes import pool_of
 from perdure.settings import Count, checked
@@ -77,7 +78,7 @@ class Job:
 def learn_many(
     base: str | Path | Opener,
     bank: Path | str,
-    concepts: Mapping[str, Path | str | Sequence[Path | str]],
+    concepts: Mapping[str, Given],
     *,
     processes: int = 2,
     ray: str | None = None,
@@ -96,7 +97,7 @@ def learn_many(
     Args:
         base: the base's name, or a function of a module that opens it: every process does.
         bank: the bank's folder, which is made where it is missing.
-        concepts: name -> a folder of pictures, or picture files.
+        concepts: name -> a folder of pictures, or picture files, as for `learn`.
         processes: how many learn at a time; torch's threads are divided among them.
         ray: a Ray cluster to learn on instead (`pip install perdure[ray]`). Bank, pictures
             and base must lie on a file system that all its nodes see.
@@ -266,7 +267,10 @@ def _take_over(bank: Bank, job: Job) -> None:
         facts=record.facts,
         method=bank.method,
         config=bank.config,
-        extra_files={LOG: (done.task_folder(record) / LOG).read_bytes()},
+        extra_files={
+            LOG: (done.task_folder(record) / LOG).read_bytes(),
+            **kept_files(done.task_folder(record)),
+        },
     )
     shutil.rmtree(job.bank)
 
@@ -301,9 +305,9 @@ def _open(base: str | Path | Opener) -> Base:
     return base() if callable(base) else Base.open(base)
 
 
-def _files(source: Path | str | Sequence[Path | str]) -> tuple[str, ...]:
-    several = [source] if isinstance(source, str | Path) else source
-    return tuple(str(Path(file).resolve()) for file in several)
+def _files(source: Given) -> tuple[str, ...]:
+    several = [Source.of(one) for one in ([source] if isinstance(source, str | Path) else source)]
+    return tuple(str(Source(one.pictures.resolve(), one.weight)) for one in several)
 
 
 def _source(files: Sequence[str]) -> str | list[str]:

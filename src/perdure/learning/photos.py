@@ -25,8 +25,10 @@ __all__ = [
     "Fit",
     "Masks",
     "Pictures",
+    "Thumbnail",
     "TooSmall",
     "list_pictures",
+    "listed",
     "read_buckets",
     "read_picture",
     "read_pictures",
@@ -73,6 +75,9 @@ class Pictures:
     captions: tuple[str | None, ...] = ()
     """Of each picture, with `{}` for the concept, or None; empty where they were not read."""
 
+    weights: tuple[float, ...] = ()
+    """How much each picture counts; empty where all count alike."""
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -90,7 +95,7 @@ def read_buckets(
     A `Pictures` for every size that has some, in the order of their first files. Raises as
     `read_pictures` does; PerdureError also where none is large enough for its size.
     """
-    paths, notes = _list_files(source)
+    paths, notes = listed(source)
     _check_count(paths, MAX_PICTURES)
     groups: dict[Size, list[Path]] = {}
     for path in paths:
@@ -155,9 +160,9 @@ def read_pictures(
     if fit not in ("crop", "letterbox"):
         raise ValueError(f"fit must be 'crop' or 'letterbox', not {fit!r}")
 
-    paths, notes = _list_files(source)
+    paths, notes = listed(source)
     _check_count(paths, max_pictures)
-    kept: list[tuple[Path, Image.Image, _Thumbnail]] = []
+    kept: list[tuple[Path, Image.Image, Thumbnail]] = []
     shown: list[Image.Image | None] = []
     seen: dict[str, Path] = {}
     for path in paths:
@@ -182,7 +187,7 @@ def read_pictures(
                 " be learned better."
             )
 
-        thumbnail = _Thumbnail(picture)
+        thumbnail = Thumbnail(picture)
         for other, _, its in kept:
             if thumbnail.resembles(its):
                 notes.append(
@@ -244,7 +249,7 @@ def read_picture(
     return _fitted(read_rgb(path, MAX_PIXELS)[0], size, fit)
 
 
-def _list_files(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:
+def listed(source: Path | str | Sequence[Path | str]) -> tuple[list[Path], list[str]]:
     """The files to read, and notes about those that are passed over."""
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     paths = [Path(item).expanduser() for item in sources]
@@ -328,7 +333,7 @@ def _fitted_mask(mask: Image.Image, wanted: tuple[int, int], fit: Fit, path: Pat
     return cropped
 
 
-class _Thumbnail:
+class Thumbnail:
     """An 8x8 grey thumbnail and its average hash (which half of the pixels is the brighter one)."""
 
     def __init__(self, picture: Image.Image) -> None:
@@ -336,7 +341,7 @@ class _Thumbnail:
         self.grey = np.asarray(small).astype(np.int64)
         self.bits = self.grey > self.grey.mean()
 
-    def resembles(self, other: _Thumbnail) -> bool:
+    def resembles(self, other: Thumbnail) -> bool:
         """At most 2 of 64 bits differ, and the grey levels by less than 4 of 255 on average."""
         bits = int((self.bits != other.bits).sum())
         return bits <= 2 and float(np.abs(self.grey - other.grey).mean()) < 4.0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from perdure.errors import PerdureError
 from perdure.untrusted import FORMATS
 
-__all__ = ["NAMED", "read_rgb", "to_rgb"]
+__all__ = ["NAMED", "Tags", "read_rgb", "tags_of", "to_rgb"]
 
 NAMED = "JPEG, PNG, WebP, AVIF, TIFF, BMP{}HEIC"
 """The formats that are read, with the last "and" or "or" to be filled in."""
@@ -59,6 +61,41 @@ def read_rgb(path: Path, max_pixels: int) -> tuple[Image.Image, Image.Image | No
             f"{path} is damaged or cut short ({error}): copy it again from its source or leave"
             " it out."
         ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tags:
+    """What a file says of its picture."""
+
+    orientation: int
+    """By EXIF: 1 is upright, 2 to 8 are turned or mirrored, all others mean nothing."""
+    profile: str
+    """Name of its colour profile; empty for sRGB, which is what is assumed where it says none."""
+
+
+def tags_of(path: Path) -> Tags:
+    """Of a file that `read_rgb` has read; HEIC's are applied by its decoder."""
+    with path.open("rb") as file:
+        if _is_heif(file.read(64)):
+            return Tags(orientation=1, profile="")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            told = image.getexif().get(ExifTags.Base.Orientation, 1)
+            profile = image.info.get("icc_profile")
+    return Tags(
+        orientation=told if isinstance(told, int) else 0,
+        profile=_named(profile) if profile else "",
+    )
+
+
+def _named(profile: bytes) -> str:
+    """What a colour profile calls itself, where that is not sRGB."""
+    try:
+        name = ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(profile))).strip()
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return "unreadable"
+    return "" if "srgb" in name.lower() else name
 
 
 def _is_heif(head: bytes) -> bool:

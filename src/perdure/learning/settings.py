@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from perdure.hosts.size import AnySize
-from perdure.settings import Count, Limits, NotNegative, Option, Seed, Settings
+from perdure.settings import Count, Form, Limits, NotNegative, Option, Seed, Settings
 
 __all__ = ["LearnSettings"]
+
+
+def _steps(given: Any) -> int | None:
+    """A number of steps, or None for `auto`; ValueError where it is neither."""
+    if given == "auto":
+        return None
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"steps is {given!r}, but must be a whole number of at least 1, or auto")
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +27,9 @@ class LearnSettings(Settings):
 
     called: ClassVar[str] = "learning"
 
-    steps: Count = 800
-    """Optimiser steps."""
+    steps: Annotated[int, Form(_steps, example="int or auto")] | None = 800
+    """Optimiser steps; `auto` makes them at a constant rate until little more is won, and then some
+    at a rate that goes down. None is the same."""
     batch_size: Count = 4
     """Pictures in one forward pass."""
     accumulate: Count = 1
@@ -64,6 +74,14 @@ class LearnSettings(Settings):
     memory, longer steps, the same losses."""
     checkpoint_every: Count = 50
     """Steps between two checkpoints."""
+    preview_every: Count | None = None
+    """Draw the new concept and some old ones every so many steps. They are on one growing sheet,
+    `while-learning.png` in the task's folder; by default nothing is drawn."""
+    track: Literal["tensorboard", "wandb", "trackio"] | None = None
+    """Tell loss, penalty and norm of every step to a tracker as well, through accelerate."""
+    optimizer: Literal["adamw", "adamw-8bit", "prodigy", "schedule-free"] = "adamw"
+    """What makes the steps: torch's AdamW, bitsandbytes' in 8 bits, Prodigy, which finds the rate
+    itself, or schedule-free AdamW."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +92,6 @@ class LearnSettings(Settings):
 
     def share_of_rate(self, step: int) -> float:
         """What the rates are multiplied by at a step, counted from 0; in (0, 1]."""
-        if self.schedule == "constant":
+        if self.steps is None or self.schedule == "constant" or self.optimizer == "schedule-free":
             return 1.0
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -19,12 +19,12 @@ from PIL import Image
 
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
-from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.prompts import PLAIN
 from perdure.measuring.scores import mmd
 from perdure.measuring.settings import AT_ONCE
+from perdure.sheet import grid
 from perdure.untrusted import open_picture
 
 __all__ = ["MOST", "SEEDS", "Cost", "previews", "what_it_cost"]

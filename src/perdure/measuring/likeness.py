@@ -6,7 +6,7 @@ its pictures than those has learned nothing that shows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from perdure.drawing.painter import Painter
 from perdure.hosts.diffusion.host import Base
 from perdure.hosts.diffusion.session import ORDINARY
 from perdure.learning.photos import read_pictures
+from perdure.learning.sources import files_of
+from perdure.learning.weighted import Given
 from perdure.measuring.cost import SEEDS, previews
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.scores import image_alignment
@@ -42,9 +44,7 @@ class Likenesses:
         self.base, self.encoder = base, encoder
         self._ordinary: Tensor | None = None
 
-    def of(
-        self, bank: Bank | Path | str, sources: Mapping[str, Path | str | Sequence[Path | str]]
-    ) -> list[Likeness]:
+    def of(self, bank: Bank | Path | str, sources: Mapping[str, Given]) -> list[Likeness]:
         """Likeness of these concepts' previews (`what_it_cost` draws them) to their own pictures.
 
         A concept without previews is left out. Raises PerdureError where pictures are missing.
@@ -54,7 +54,7 @@ class Likenesses:
         for name, source in sources.items():
             if not (drawn := previews(bank, name)):
                 continue
-            pixels = read_pictures(source, size=self.base.size).tensor
+            pixels = read_pictures(files_of(source)[0], size=self.base.size).tensor
             shown = ((pixels + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1)
             real = self.encoder.identities(shown)
             if self._ordinary is None:

@@ -6,9 +6,9 @@ import numpy as np
 
 from perdure.smallworld.identities import check_seed, generator
 from perdure.smallworld.pen import spread
-from perdure.smallworld.world import sample
+from perdure.smallworld.world import Scene, sample
 
-__all__ = ["in_style", "style_references"]
+__all__ = ["in_style", "style_references", "style_scenes"]
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _y, _x = np.mgrid[0:64, 0:64]
@@ -40,13 +40,18 @@ def in_style(image: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(printed + 0.5, 0, 255).astype(np.uint8)
 
 
-def style_references(seed: int, count: int, split: str = "benchmark") -> list[np.ndarray]:
-    """``count`` pictures of ``split``'s subjects, one each, all in the unnamed style ``seed``."""
+def style_scenes(seed: int, count: int, split: str = "benchmark") -> list[Scene]:
+    """What the ``count`` pictures of `style_references` show: ``split``'s subjects, one each."""
     rng = generator(5, seed)
-    pictures = []
+    scenes = []
     for _ in range(count):
         scene = sample(rng, split, two=0.0)
         while scene.context.style != "photo":
             scene = sample(rng, split, two=0.0)
-        pictures.append(in_style(scene.render(), seed))
-    return pictures
+        scenes.append(scene)
+    return scenes
+
+
+def style_references(seed: int, count: int, split: str = "benchmark") -> list[np.ndarray]:
+    """The pictures of `style_scenes`, all in the unnamed style ``seed``."""
+    return [in_style(scene.render(), seed) for scene in style_scenes(seed, count, split)]

@@ -78,6 +78,20 @@ class Session:
         self.base.tokens.set(tokens)
         self._ahead.clear()
 
+    @contextmanager
+    def aside(self, tokens: Mapping[str, Token]) -> Iterator[None]:
+        """A block in which exactly these concepts are known; afterwards what is known and encoded
+        ahead is what it was before."""
+        known, ahead = dict(self.base.tokens.known), dict(self._ahead)
+        try:
+            self.speak(tokens)
+            yield
+        finally:
+            self.speak(known)
+            self._ahead |= ahead
+            if ahead:
+                self.base.rest_encoders()
+
     def fold(self, deltas: Mapping[str, Tensor]) -> None:
         """Make the weights `W_init + dW`; `{}` is the base itself."""
         self.base.fold(deltas)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["contact_sheet", "enlarged", "grid"]
+__all__ = ["contact_sheet", "enlarged", "grid", "stacked"]
 
 _LETTERS, _MARGIN = 12, 4
 """Height of letters and the space around them, in pixels."""
@@ -25,6 +25,16 @@ def grid(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
     sheet = Image.new("RGB", (columns * width, rows * height), "white")
     for k, picture in enumerate(pictures):
         sheet.paste(picture, (k % columns * width, k // columns * height))
+    return sheet
+
+
+def stacked(rows: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of any widths, one below the other, as one."""
+    sheet = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
     return sheet
 
 
