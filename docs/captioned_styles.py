@@ -82,6 +82,20 @@ def carried(
     }
 
 
+def limits(encoder: MetricEncoder, style: int) -> tuple[float, float]:
+    """Text alignment of 64 scenes with their own words, as photos and in the style: what the metric
+    encoder leaves of words in pictures that are in the style and show all that is said."""
+    scenes = style_scenes(style, 64, "tuning")
+    words = [prompt(f"a {scene.identities[0].noun}", scene.context) for scene in scenes]
+    told, photos = encoder.texts(words), [scene.render() for scene in scenes]
+    shown = (
+        [Image.fromarray(p) for p in photos],
+        [Image.fromarray(in_style(p, style)) for p in photos],
+    )
+    plain, styled = (text_alignment(encoder.pictures(pictures), told) for pictures in shown)
+    return plain, styled
+
+
 def measured(base: Base, encoder: MetricEncoder, style: int, bank: Path, files: list[Path]) -> dict:
     painter = Painter(base, bank)
     spoken = PHRASE.format("<ink>")
@@ -180,6 +194,10 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(table(rows), flush=True)
     print(table(rows))
+    for number in range(asked.styles):
+        style = SPLITS["tuning"].start + number
+        plain, styled = limits(encoder, style)
+        print(f"scenes of style {style}: text alignment {plain:.2f} as photos, {styled:.2f} in it")
 
 
 if __name__ == "__main__":
