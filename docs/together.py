@@ -16,9 +16,9 @@ import torch
 from perdure.bank import Bank
 from perdure.benchmarks.streams import stream
 from perdure.benchmarks.together import ARRANGED, together
-from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.measuring.features import MetricEncoder
+from perdure.sheet import grid
 
 
 def main() -> None:

@@ -27,11 +27,11 @@ import perdure.drawing.layout
 import perdure.drawing.painter
 from perdure.bank import Bank
 from perdure.drawing.painter import Painter
-from perdure.drawing.sheet import grid
 from perdure.hosts.diffusion.host import Base
 from perdure.learning.photos import read_picture
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.pairs import halves, recognise
+from perdure.sheet import grid
 
 
 def cut(picture: Image.Image, many: int) -> list[Image.Image]:

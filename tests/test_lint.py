@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -123,6 +124,23 @@ def test_no_two_modules_import_each_other() -> None:
 
     for module in wanted:
         visit(module, ())
+
+
+SCRIPTS = sorted(
+    path
+    for folder in ("docs", "perf", "examples", "integrations")
+    for path in Path(SOURCE.parents[1], folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_import_what_is_there(path: Path) -> None:
+    """No test runs these to their end, and a module may have moved since they were written."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "perdure":
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name), f"{node.module} has no {name.name}"
 
 
 def test_pictures_are_opened_by_the_formats_that_are_read() -> None:
