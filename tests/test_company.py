@@ -163,7 +163,8 @@ class Asked:
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[tuple[float, ...], str], str]] = []
 
-    def draw(self, prompts, *, seeds, regions, layout, batch_size):
+    def draw(self, prompts, *, seeds, regions, layout, closeup, batch_size):
+        assert closeup == (None if layout == "sentence" else 0.0)
         assert len(prompts) == len(seeds) == 3 and list(seeds) == [7, 8, 9]
         self.asked.append((prompts[0], {region.box: region.phrase for region in regions}, layout))
         return [Image.new("RGB", (64, 64))] * len(prompts)

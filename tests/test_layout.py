@@ -227,7 +227,7 @@ def test_three_side_by_side_are_said_to_want_a_wider_picture(
 
 def test_the_first_steps_read_the_nouns_alone(base: perdure.Base, bank: Path) -> None:
     """At one step, where all is noise, the picture is that of the nouns, guided as strongly."""
-    (laid,) = perdure.draw(base, bank, TWO, seed=3, steps=1, guidance=2)
+    (laid,) = perdure.draw(base, bank, TWO, seed=3, steps=1, guidance=2, closeup=0)
     (nouns,) = perdure.draw(
         base, bank, "a photo of a person next to a person", seed=3, steps=1, guidance=2 * PULL
     )
@@ -269,7 +269,7 @@ def test_an_attached_pipeline_is_laid_out_too(tiny: Path, base: perdure.Base, ba
 
     def draw(guidance: float, layout: str, prompt: str = TWO) -> np.ndarray:
         (drawn,) = perdure.draw(
-            base, bank, prompt, seed=3, steps=4, guidance=guidance, layout=layout
+            base, bank, prompt, seed=3, steps=4, guidance=guidance, layout=layout, closeup=0
         )
         return np.asarray(drawn, int)
 

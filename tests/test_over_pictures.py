@@ -54,7 +54,7 @@ def test_it_is_the_stock_pipelines_picture_and_concepts_act_in_it(folder: Path) 
             (picture,) = session.draw(
                 [PROMPT],
                 seeds=[3],
-                begun=Begun(picture=INIT, strength=0.5),
+                begun=[Begun(picture=INIT, strength=0.5)],
                 num_inference_steps=4,
                 guidance_scale=3.0,
                 **more,
@@ -88,7 +88,7 @@ def test_other_families_refuse_a_picture_in_one_sentence(tmp_path: Path) -> None
     assert len(have) == len(HAVE)
     base = perdure.Base.open(MAKERS["sana"](tmp_path / "base"), device="cpu")
     with base.session() as session, pytest.raises(PerdureError, match="Sana .* leave --init out"):
-        session.draw([PROMPT], seeds=[3], begun=Begun(picture=INIT, strength=0.5))
+        session.draw([PROMPT], seeds=[3], begun=[Begun(picture=INIT, strength=0.5)])
 
 
 def test_strength_is_checked(tiny: Path, drawings: Path, tmp_path: Path) -> None:

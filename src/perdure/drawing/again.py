@@ -18,7 +18,7 @@ from perdure.hosts.diffusion.host import Base
 
 __all__ = ["draw_like"]
 
-_KEPT = ("negative", "seed", "steps", "guidance", "size", "layout")
+_KEPT = ("negative", "seed", "steps", "guidance", "size", "layout", "closeup")
 _ROUNDING = {"at_once", "dtype", "environment", "quantize"}
 """What changes no more than how numbers are rounded."""
 _BESIDE = {"scale", "version"}

@@ -45,6 +45,8 @@ class Facts(Settings):
     """Phrases of parts of the picture, as `PHRASE@LEFT,TOP,RIGHT,BOTTOM`."""
     layout: Literal["sentence", "none"] = "none"
     """How it was decided where its subjects stand; older pictures do not say, for nothing was."""
+    closeup: Annotated[float, Limits(least=0, most=1)] = 0.0
+    """How much of each subject was drawn over by itself; of older pictures nothing was."""
     init: str | None = None
     """SHA-256 of the picture that it began with, as it was cut to size."""
     strength: Share | None = None

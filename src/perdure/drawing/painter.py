@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from PIL import Image
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
+from perdure.drawing.closeup import CLOSEUP, Window, put_back, schedule, shared_out, windows
 from perdure.drawing.facts import Facts, with_facts
 from perdure.drawing.layout import PULL, Layout, NoNounError, laid_out
 from perdure.drawing.regions import Region
@@ -37,6 +40,31 @@ __all__ = ["Painter", "draw"]
 
 STRENGTH = 0.6
 """Of an `init` picture, where none is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settled:
+    """How all pictures of one call are drawn."""
+
+    negative: str
+    steps: int
+    guidance: float
+    size: Size
+    full: Size
+    """Of a close-up."""
+    layout: Literal["sentence", "none"]
+    closeup: float
+    begun: Begun | None
+
+    def windows(self, regions: Sequence[Region]) -> dict[int, Window]:
+        """Of those regions that are drawn over by themselves."""
+        return windows(regions, self.size, self.full) if self.closeup else {}
+
+    def steps_of_the_whole(self, regions: Sequence[Region]) -> int:
+        """Fewer where close-ups come after it."""
+        if self.begun is not None or not self.windows(regions):
+            return self.steps
+        return shared_out(self.steps)[0]
 
 
 class Painter:
@@ -87,7 +115,8 @@ class Painter:
             prompts: one or several; concepts are spoken of as ``<name>``.
             seeds: one a prompt, for one picture of each, in place of `seed` and `count`.
             regions: boxes of every picture that attend to phrases of their own. Without any, a
-                prompt that speaks of several subjects is laid out: see `layout`.
+                prompt that speaks of several subjects is laid out: see `layout`. What stands in
+                them is drawn over by itself at the end, as much as `closeup` says.
             init: a picture to begin with, cut to size; `strength` says how much is drawn over.
             progress: told how many of how many pictures are drawn.
             note: told how each prompt is laid out, or why it is not.
@@ -97,7 +126,8 @@ class Painter:
 
         Raises PerdureError for a concept that the bank has not learned, for one that stands behind
         the end of what the base reads, for weights in prompts, for an option that does not exist or
-        fit, for unequal lengths, and for `init` where the base's family has no such pipeline.
+        fit, for unequal lengths, and for `init` or a `closeup` where the base's family has no
+        pipeline that begins with a picture.
         """
         chosen = DrawSettings.of(settings)
         prompts = [prompts] if isinstance(prompts, str) else prompts
@@ -112,27 +142,21 @@ class Painter:
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
             )
-        advice = self.base.hints.get("drawing", {})
-        steps, guidance = chosen.steps, chosen.guidance
-        steps = int(advice.get("steps", 30)) if steps is None else steps
-        checked("steps", steps, Annotated[int, Limits(least=1, most=self.base.most_steps)])
-        guidance = float(advice.get("guidance", 7.5) if guidance is None else guidance)
-        wanted = self.base.fitting(chosen.size)
-        begun = _begun(init, wanted, steps, chosen.strength)
-        laid = {} if regions or chosen.layout == "none" else self._laid(prompts, note, wanted)
+        how = self._settled(chosen, init)
+        laid = {} if regions or how.layout == "none" else self._laid(prompts, note, how.size)
         shown = [
             (one.prompt, one.regions) if (one := laid.get(prompt)) else (prompt, tuple(regions))
             for prompt in prompts
         ]
         phrases = dict.fromkeys(one.phrase for _, own in shown for one in own)
-        texts = [*prompts, chosen.negative, *(whole for whole, _ in shown), *phrases]
+        texts = [*prompts, how.negative, *(whole for whole, _ in shown), *phrases]
         family = self.base.family
         groups: dict[object, list[int]] = {}
         for place, (whole, own) in enumerate(shown):
             alike = whole if own and not family.keys_apart else self.shared(whole)
             groups.setdefault((alike, own), []).append(place)
         pictures: dict[int, Image.Image] = {}
-        told = self._told(chosen, regions, begun, steps=steps, guidance=guidance, size=wanted)
+        told = self._told(how, regions)
         with self._session(texts) as session:
             for places in groups.values():
                 first, own = shown[places[0]]
@@ -140,27 +164,91 @@ class Painter:
                 boxes = [self._region(session, region) for region in own]
                 if not family.keys_apart:  # one fold serves the prompt and all phrases
                     first = " ".join([first, *(region.phrase for region in own)])
-                session.fold(self._mixed(session, first))
+                mixed = self._mixed(session, first)
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
-                    said = [shown[i][0] for i in batch]
-                    out = session.draw(
-                        said,
-                        seeds=[seeds[i] for i in batch],
-                        negative=chosen.negative,
-                        said=self.in_prompts if self.method.acts_in_prompts else None,
-                        by_layer=self._by_layer(session, said),
+                    alike = {"seeds": [seeds[i] for i in batch], "negative": how.negative}
+                    session.fold(mixed)
+                    out = self._drawn(
+                        session,
+                        [shown[i][0] for i in batch],
+                        size=how.size,
                         regions=boxes,
-                        size=wanted,
-                        begun=begun,
-                        num_inference_steps=steps,
-                        guidance_scale=guidance * pull,
+                        begun=[how.begun] * len(batch) if how.begun else (),
+                        num_inference_steps=how.steps_of_the_whole(own),
+                        guidance_scale=how.guidance * pull,
+                        **alike,
                     )
+                    out = self._closer(session, out, own, how, **alike)
                     for i, picture in zip(batch, out, strict=True):
                         facts = Facts(prompt=prompts[i], seed=seeds[i], at_once=len(batch), **told)
                         pictures[i] = with_facts(picture, facts)
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
+
+    def _settled(self, chosen: DrawSettings, init: Path | str | Image.Image | None) -> _Settled:
+        """What was chosen, and for what was not, what the base advises."""
+        base, advice = self.base, self.base.hints.get("drawing", {})
+        steps, guidance, closeup = chosen.steps, chosen.guidance, chosen.closeup
+        steps = int(advice.get("steps", 30)) if steps is None else steps
+        checked("steps", steps, Annotated[int, Limits(least=1, most=base.most_steps)])
+        can = bool(base.family.image_to_image)
+        if closeup is None:
+            closeup = CLOSEUP if can else 0.0
+        if closeup and not can:
+            raise PerdureError(
+                f"{base.family.title} has no pipeline that begins with a picture: leave --closeup "
+                "out, or choose another base."
+            )
+        size = base.fitting(chosen.size)
+        return _Settled(
+            negative=chosen.negative,
+            steps=steps,
+            guidance=float(advice.get("guidance", 7.5) if guidance is None else guidance),
+            size=size,
+            full=min(base.size, size, key=prod),
+            layout=chosen.layout,
+            closeup=closeup,
+            begun=_begun(init, size, steps, chosen.strength),
+        )
+
+    def _drawn(self, session: Session, prompts: Sequence[str], **drawing: Any) -> list[Image.Image]:
+        """What the session draws of prompts by what is folded, with all that acts in them."""
+        pictures: list[Image.Image] = session.draw(
+            prompts,
+            said=self.in_prompts if self.method.acts_in_prompts else None,
+            by_layer=self._by_layer(session, prompts),
+            **drawing,
+        )
+        return pictures
+
+    def _closer(
+        self,
+        session: Session,
+        pictures: list[Image.Image],
+        regions: Sequence[Region],
+        how: _Settled,
+        **drawing: Any,
+    ) -> list[Image.Image]:
+        """The pictures with what stands in each region drawn over by itself: see `closeup`."""
+        _, steps = shared_out(how.steps)
+        for k, window in how.windows(regions).items():
+            session.fold(self._mixed(session, regions[k].phrase))
+            cut = [window.cut(picture, how.full) for picture in pictures]
+            parts = self._drawn(
+                session,
+                [regions[k].phrase] * len(cut),
+                size=how.full,
+                begun=[Begun(picture=one, strength=how.closeup) for one in cut],
+                num_inference_steps=schedule(steps, how.closeup, self.base.most_steps),
+                guidance_scale=how.guidance,
+                **drawing,
+            )
+            pictures = [
+                put_back(picture, part, window, regions, k)
+                for picture, part in zip(pictures, parts, strict=True)
+            ]
+        return pictures
 
     def layout(self, prompt: str) -> Layout | None:
         """Where the subjects of a prompt stand, by what it says and what the bank knows of them:
@@ -230,18 +318,20 @@ class Painter:
         with self._session(texts) as session:
             return Prompts.joined([session.conditioning([text]).prompts for text in texts])
 
-    def _told(
-        self, chosen: DrawSettings, regions: Sequence[Region], begun: Begun | None, **drawn: Any
-    ) -> dict[str, Any]:
+    def _told(self, how: _Settled, regions: Sequence[Region]) -> dict[str, Any]:
         """What all pictures of a drawing know."""
         made_on = environment(self.base.device)
         libraries = [f"{name} {made_on[name]}" for name in ("torch", "diffusers", "transformers")]
         return {
-            "negative": chosen.negative,
+            "negative": how.negative,
+            "steps": how.steps,
+            "guidance": how.guidance,
+            "size": how.size,
             "boxes": tuple(str(region) for region in regions),
-            "layout": chosen.layout,
-            "init": None if begun is None else begun.digest,
-            "strength": None if begun is None else begun.strength,
+            "layout": how.layout,
+            "closeup": how.closeup,
+            "init": None if how.begun is None else how.begun.digest,
+            "strength": None if how.begun is None else how.begun.strength,
             "base": self.base.identity.name,
             "base_hash": self.base.identity.hash,
             "sampler": self.base.sampler,
@@ -252,7 +342,6 @@ class Painter:
             "tasks": self.tasks,
             "version": made_on["perdure"],
             "environment": ", ".join([*libraries, self.base.device.type, made_on["precision"]]),
-            **drawn,
         }
 
     def _session(self, texts: Iterable[str]) -> AbstractContextManager[Session]:

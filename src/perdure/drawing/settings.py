@@ -34,5 +34,8 @@ class DrawSettings(Settings):
     layout: Literal["sentence", "none"] = "sentence"
     """Where the subjects of a prompt stand, if it speaks of several and no box is given: as the
     sentence says, or `none` to leave it to the base."""
+    closeup: Annotated[float, Limits(least=0, most=1)] | None = None
+    """How much of each subject in a picture of several is drawn over by itself at full scale, up to
+    1; 0 for none; where not given, 0.6 on bases that can begin with a picture."""
     batch_size: Count = 1
     """Pictures in one pass: more are faster on small bases, and round otherwise."""

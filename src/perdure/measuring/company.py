@@ -101,6 +101,7 @@ def draw_company(
         seeds=range(seed, seed + pictures),
         regions=regions,
         layout="sentence" if arrangement == "sentence" else "none",
+        closeup=None if arrangement == "sentence" else 0.0,  # boxes as older records have them
         batch_size=AT_ONCE,
     )
 

@@ -320,7 +320,7 @@ class Session:
         said: Callable[[Prompts], Sequence[PromptDelta]] | None = None,
         by_layer: Tensor | None = None,
         regions: Sequence[Boxed | Phrased] = (),
-        begun: Begun | None = None,
+        begun: Sequence[Begun] = (),
         **arguments: Any,
     ) -> Any:
         """The stock pipeline's pictures, one a prompt.
@@ -335,14 +335,15 @@ class Session:
             said: what acts in these prompts, on top of what is folded.
             by_layer: (L, N, P, d), where layers read the prompts each their own way.
             regions: see `region`; where the text is a stream, all prompts are one text then.
-            begun: what every picture begins with, in place of noise alone.
+            begun: what each picture begins with, in place of noise alone, at one strength.
             arguments: of the pipeline, such as `num_inference_steps`.
         """
         base, count = self.base, len(prompts)
         family, pipeline, size = base.family, base.pipeline, base.fitting(size)
-        if begun is not None:
+        if begun:
             pipeline = family.over_pictures(pipeline)
-            arguments |= {"image": [begun.picture] * count, "strength": begun.strength}
+            pictures = [one.picture for one in begun]
+            arguments |= {"image": pictures, "strength": begun[0].strength}
         for vocabulary in base.tokens.vocabularies:
             vocabulary.ids([*prompts, negative])  # refuses a concept that would be cut off
         once = family.large_encoders  # else what acts is taken of states in fp32
