@@ -7,21 +7,25 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from perdure.bank import Bank
 from perdure.benchmarks.runs import record_of, teach
 from perdure.benchmarks.streams import Stream, people
+from perdure.drawing.painter import Painter
 from perdure.durable import replace_file
 from perdure.hosts.diffusion.host import Base
+from perdure.measuring.company import SENTENCES
 from perdure.measuring.evaluate import Evaluation, evaluate
 from perdure.measuring.features import MetricEncoder
 from perdure.measuring.matrix import accuracy_final, forgetting, mean_right_after
-from perdure.measuring.overview import overview
-from perdure.measuring.report import write_report
+from perdure.measuring.overview import company, overview
+from perdure.measuring.report import Shot, write_report
 from perdure.measuring.scores import reach
 from perdure.measuring.summary import stream_report
 from perdure.methods import DEFAULT, METHODS
@@ -43,6 +47,8 @@ class Extent:
     """Of each concept."""
     pictures: int
     """Drawn of each at each moment."""
+    together: int
+    """Drawn of each pair of neighbours."""
 
     @property
     def stream(self) -> Stream:
@@ -55,8 +61,9 @@ WHOLE = Extent(
     methods=("lora", "c-lora", DEFAULT),
     steps=200,  # more than smallworld advises, so that every person is drawn well
     pictures=8,
+    together=2,
 )
-QUICK = Extent(people=2, words="two", methods=("lora", DEFAULT), steps=60, pictures=2)
+QUICK = Extent(people=2, words="two", methods=("lora", DEFAULT), steps=60, pictures=2, together=2)
 
 
 def _learn(
@@ -100,6 +107,18 @@ def _measure(
     return evaluation
 
 
+def _together(extent: Extent, path: Path, opening: Mapping[str, Any]) -> list[Image.Image]:
+    """Neighbours in the stream beside each other, by one plain sentence, pair after pair."""
+    torch.set_num_threads(1)
+    painter = Painter(Base.open(**opening), path)
+    said = [SENTENCES["pairs"].format(*(f"<{name}>" for name in pair)) for pair in _pairs(extent)]
+    return painter.draw(said, count=extent.together)
+
+
+def _pairs(extent: Extent) -> list[tuple[str, str]]:
+    return list(pairwise(one.name for one in extent.stream.concepts))
+
+
 def run_demo(
     out: Path,
     *,
@@ -126,15 +145,25 @@ def run_demo(
             pool.submit(_learn, m, extent, sources, path, opening): m for m, path in banks.items()
         }
         measuring: dict[str, Future[Evaluation]] = {}
+        drawing: Future[list[Image.Image]] | None = None
         for future in as_completed(learning):
             future.result()
             method = learning[future]
             measuring[method] = pool.submit(
                 _measure, method, extent, sources, banks[method], opening
             )
+            if method == DEFAULT:
+                drawing = pool.submit(_together, extent, banks[method], opening)
         results = {m: (Bank.open(path), measuring[m].result()) for m, path in banks.items()}
+        assert drawing is not None
+        drawn = drawing.result()
     named = {METHODS[m].title.partition(":")[0]: shown for m, (_, shown) in results.items()}
     overview(named).save(out / "overview.png")
+    each = {
+        pair: drawn[k * extent.together : (k + 1) * extent.together]
+        for k, pair in enumerate(_pairs(extent))
+    }
+    company(results[DEFAULT][1].references, each).save(out / "together.png")
     page = out / "report.html"
     write_report(
         page,
@@ -148,6 +177,13 @@ def run_demo(
             ),
             noun="person",
             nouns="people",
+            together=[
+                Shot(
+                    caption=SENTENCES["pairs"].format(*(f"<{name}>" for name in pair)),
+                    picture=pictures[0],
+                )
+                for pair, pictures in each.items()
+            ],
             notes=[f"One seed, {extent.steps} steps a concept; more seeds are in docs/results.md."],
         ),
     )

@@ -30,7 +30,7 @@ _WIDER = 1.1
 _WHOLE, _EACH, _LEAST = 2 / 3, 1 / 4, 8
 """Of a picture's steps, the share of the picture as a whole and that of each close-up; the whole is
 not shortened below so many."""
-_FADE = 32
+_FADE = 12
 """The edges fade over this part of a window's side."""
 
 

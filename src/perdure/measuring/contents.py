@@ -98,6 +98,7 @@ class Report:
 
     `figures` are computed (one a method) where none are given. Scores without an entry in `SCORES`
     are described in `extra_scores`. `noun` and `nouns` name a concept in the page's sentences.
+    `together` are pictures of several concepts by the last method.
     Raises ValueError where the methods' concepts and the report's differ.
     """
 
@@ -111,6 +112,7 @@ class Report:
     figures: Sequence[Figure] = ()
     notes: Sequence[str] = ()
     definitions: Sequence[Definition] = ()
+    together: Sequence[Shot] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     extra_scores: Mapping[str, Score] = field(default_factory=dict)
 

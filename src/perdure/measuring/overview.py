@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
 from perdure.measuring.evaluate import Evaluation
 
-__all__ = ["overview"]
+__all__ = ["company", "overview"]
 
 _SIDE, _GAP, _LEFT, _TOP = 96, 6, 64, 54
+_LARGE = 2 * _SIDE + _GAP
 _INK, _PAPER, _FAINT = (34, 34, 34), (255, 255, 255), (120, 120, 120)
 
 
@@ -49,4 +50,30 @@ def overview(evaluations: Mapping[str, Evaluation], *, given: int = 2) -> Image.
             pictures += [moments[min(moments)][0], moments[max(moments)][0]]
         for left, picture in zip(edges, pictures, strict=True):
             sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), (left, y))
+    return sheet
+
+
+def company(
+    references: Mapping[str, Sequence[Image.Image]],
+    pairs: Mapping[tuple[str, str], Sequence[Image.Image]],
+) -> Image.Image:
+    """A column a pair of concepts: a picture given of each, and below them both, together.
+
+    ``pairs`` has as many pictures of each.
+    """
+    drawn = len(next(iter(pairs.values())))
+    height = _TOP + _SIDE + 2 * _GAP + drawn * (_LARGE + _GAP)
+    sheet = Image.new("RGB", (_LEFT + len(pairs) * (_LARGE + 3 * _GAP), height), _PAPER)
+    pen, large = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    for row, words in ((_TOP, "given"), (_TOP + _SIDE + 2 * _GAP, "drawn")):
+        pen.text((8, row + _SIDE / 2 - 9), words, _INK, large)
+    for column, (pair, pictures) in enumerate(pairs.items()):
+        left = _LEFT + column * (_LARGE + 3 * _GAP)
+        pen.text((left, 22), " next to ".join(f"<{name}>" for name in pair), _INK, large)
+        for k, name in enumerate(pair):
+            given = references[name][0].resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+            sheet.paste(given, (left + k * (_SIDE + _GAP), _TOP))
+        for k, picture in enumerate(pictures):
+            top = _TOP + _SIDE + 2 * _GAP + k * (_LARGE + _GAP)
+            sheet.paste(picture.resize((_LARGE, _LARGE), Image.Resampling.LANCZOS), (left, top))
     return sheet

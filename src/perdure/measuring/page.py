@@ -5,11 +5,11 @@ functions of `matrix` and `scores`.
 """
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perdure.measuring.chart import curves
-from perdure.measuring.contents import Definition, MethodResult, Report, Strip
+from perdure.measuring.contents import Definition, MethodResult, Report, Shot, Strip
 from perdure.measuring.inline import image
 from perdure.measuring.matrix import DEFINITIONS, TaskMatrix
 from perdure.measuring.scores import Score, reach
@@ -69,10 +69,7 @@ def page(data: Report) -> dict[str, Any]:
                 "contexts": [
                     {
                         "concept": concept,
-                        "shots": [
-                            {"caption": shot.caption, "image": image(shot.picture)}
-                            for shot in strips[name].contexts
-                        ],
+                        "shots": _shots(strips[name].contexts),
                     }
                     for name, concept in concepts.items()
                     if name in strips and strips[name].contexts
@@ -84,6 +81,7 @@ def page(data: Report) -> dict[str, Any]:
         "main": main,
         "concepts": list(concepts.values()),
         "methods": methods,
+        "together": _shots(data.together),
         "bounds": bounds,
         "tasks": len(data.methods[0].matrix.tasks),
         "has_references": any(concept["references"] for concept in concepts.values()),
@@ -95,6 +93,10 @@ def page(data: Report) -> dict[str, Any]:
             None if value is None else value * score.scale, score.digits
         ),
     }
+
+
+def _shots(shots: Sequence[Shot]) -> list[dict[str, Any]]:
+    return [{"caption": shot.caption, "image": image(shot.picture)} for shot in shots]
 
 
 def _range(data: Report) -> Range:

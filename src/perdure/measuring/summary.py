@@ -99,8 +99,9 @@ def stream_report(
     noun: str,
     nouns: str,
     notes: Sequence[str] = (),
+    together: Sequence[Shot] = (),
 ) -> Report:
-    """Several methods on the same concepts."""
+    """Several methods on the same concepts; ``together`` are the last one's pictures of several."""
     bank, evaluation = next(iter(results.values()))
     return Report(
         title=title,
@@ -110,5 +111,6 @@ def stream_report(
         methods=[method_result(*result) for result in results.values()],
         concepts=_concepts(evaluation, bank.concepts),
         notes=[*_notes(evaluation), *notes],
+        together=together,
         environment=evaluation.environment,
     )
