@@ -2,9 +2,9 @@
 
     python docs/together.py people-5 --bank runs/people-5/gated-seed0/bank --seed 0
 
-The bank holds what the stream teaches, or as many of its first concepts as the groups ask for.
-Writes STREAM-seedN.json and a sheet of pictures for each kind of group, a row an arrangement, into
---out, and prints a line for each.
+The bank holds what the stream teaches with that seed, or as many of its first concepts as the
+groups ask for. Writes STREAM-seedN.json and a sheet of pictures for each kind of group, a row an
+arrangement, into --out, and prints a line for each.
 """
 
 import argparse
@@ -29,11 +29,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=4, help="as of `perdure bench`")
     parser.add_argument("--pictures", type=int, default=4, help="of each group")
     parser.add_argument("--seed", type=int, default=0, help="with which the bank was learned")
+    parser.add_argument("--encoder", default=None, help="another judge, such as smallworld-eyes")
     parser.add_argument("--out", type=Path, default=Path("docs/data/together"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    base, taught = Base.open("smallworld"), stream(chosen.stream)
-    bank, encoder = Bank.open(chosen.bank), MetricEncoder.of(base)
+    base, taught = Base.open("smallworld"), stream(chosen.stream).anew(chosen.seed)
+    bank = Bank.open(chosen.bank)
+    encoder = MetricEncoder.open(chosen.encoder) if chosen.encoder else MetricEncoder.of(base)
     told, sheets = together(
         base,
         bank,
