@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_pipelines import make_sana
+from tiny_pipelines import MAKERS, make_sana
 
 import perdure
 from perdure.drawing.closeup import Window, put_back, schedule, shared_out, windows
@@ -120,6 +120,23 @@ def test_boxes_are_drawn_over_too_and_a_picture_of_one_is_not(
         (one,) = painter.draw(prompt, seed=3, steps=4)
         (off,) = painter.draw(prompt, seed=3, steps=4, closeup=0)
         assert one.tobytes() == off.tobytes()
+
+
+ABLE = ("sdxl", "sd3", "flux", "z-image", "qwen-image", "chroma")
+
+
+@pytest.mark.parametrize("family", ABLE)
+def test_in_every_family_that_can_begin_with_a_picture(
+    family: str, drawings: Path, tmp_path: Path
+) -> None:
+    base = perdure.Base.open(MAKERS[family](tmp_path / "base"), device="cpu")
+    for name in ("ada", "bo"):
+        pictures = {name: drawings / name}
+        perdure.learn(base, tmp_path / "bank", pictures, nouns={name: "person"}, steps=1)
+    painter = Painter(base, tmp_path / "bank")
+    (near,) = painter.draw(TWO, seed=3, steps=2)
+    (far,) = painter.draw(TWO, seed=3, steps=2, closeup=0)
+    assert near.size == far.size == base.size and near.tobytes() != far.tobytes()
 
 
 def test_a_family_that_cannot_begin_with_a_picture_leaves_it_out(

@@ -167,8 +167,9 @@ class Painter:
                 mixed = self._mixed(session, first)
                 for start in range(0, len(places), chosen.batch_size):
                     batch = places[start : start + chosen.batch_size]
-                    alike = {"seeds": [seeds[i] for i in batch], "negative": how.negative}
-                    session.fold(mixed)
+                    common = {"seeds": [seeds[i] for i in batch], "negative": how.negative}
+                    if start == 0 or how.windows(own):  # close-ups fold what is theirs
+                        session.fold(mixed)
                     out = self._drawn(
                         session,
                         [shown[i][0] for i in batch],
@@ -177,9 +178,9 @@ class Painter:
                         begun=[how.begun] * len(batch) if how.begun else (),
                         num_inference_steps=how.steps_of_the_whole(own),
                         guidance_scale=how.guidance * pull,
-                        **alike,
+                        **common,
                     )
-                    out = self._closer(session, out, own, how, **alike)
+                    out = self._closer(session, out, own, how, **common)
                     for i, picture in zip(batch, out, strict=True):
                         facts = Facts(prompt=prompts[i], seed=seeds[i], at_once=len(batch), **told)
                         pictures[i] = with_facts(picture, facts)
