@@ -39,6 +39,7 @@ LAYERS = (
         "bank_writing",
         "bank_forgetting",
         "bank_format",
+        "bank_leftovers",
         "bank_names",
     ),
     ("methods", "hosts"),

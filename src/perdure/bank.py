@@ -44,12 +44,12 @@ from perdure.bank_format import (
     folder_of,
     lost,
     number_of,
-    orphans,
     read_state,
     rebuilding,
     to_bytes,
     without,
 )
+from perdure.bank_leftovers import orphans
 from perdure.bank_names import check_concept_name
 from perdure.bank_reading import ReadableBank
 from perdure.bank_writing import MARKER, WriterLock, writing_errors

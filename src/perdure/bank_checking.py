@@ -11,7 +11,7 @@ from torch import Tensor
 
 from perdure.adapters.prompts import Token
 from perdure.bank import Bank
-from perdure.bank_format import orphans
+from perdure.bank_leftovers import orphans
 from perdure.bank_writing import MARKER
 from perdure.durable import is_partial
 from perdure.errors import PerdureError

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from perdure.adapters.prompts import STATE, WORD, Token
-from perdure.bank_names import composed, is_name
-from perdure.durable import is_partial
+from perdure.bank_names import is_name
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.identity import BaseIdentity
 from perdure.methods import build
@@ -39,10 +38,10 @@ __all__ = [
     "differences",
     "folder_of",
     "from_bytes",
+    "is_task_folder",
     "lost",
     "metadata_of",
     "number_of",
-    "orphans",
     "read_state",
     "reading_errors",
     "rebuilding",
@@ -68,7 +67,6 @@ _NUMBERS = {"loss", "norm", "parameters", "penalty", "seconds"}
 _TABLES = {"nouns", "settings", "composition", "together"}
 _OF_CONCEPTS = {"nouns", "pictures", "psnr"}
 """Facts by concept."""
-_PREVIEW = re.compile(r"(.+?)(?:-[0-9]+\.png|\.sha256)")
 _UNSET = object()
 
 T = TypeVar("T")
@@ -164,7 +162,7 @@ class State:
                 files[name] = file
                 names.append(name)
             folder = _of(str, task, "folder")
-            if not _is_task_folder(folder) or not names:
+            if not is_task_folder(folder) or not names:
                 raise ValueError(f"bad task entry {folder!r}")
             if tasks and number_of(folder) <= number_of(tasks[-1].folder):
                 raise ValueError(f"task {folder!r} comes after {tasks[-1].folder!r}")
@@ -337,39 +335,6 @@ def lost(path: Path) -> bool:
     )
 
 
-def orphans(path: Path, state: State) -> Iterator[Path]:
-    """What a crash left in the bank at `path`: files and folders of ours that it does not list."""
-    yield from (path / ".learning").glob("commit-*")
-    yield from (file for file in (path / ".derived").rglob("*") if is_partial(file))
-    for file in path.iterdir():
-        own = state.composition is not None and file.name == state.composition.name
-        if not own and COMPOSITION_FILE.fullmatch(file.name):
-            yield file
-    for home in _folders(path / "concepts"):
-        name = composed(home.name)
-        kept = state.files.get(name)
-        if kept is not None:
-            for file in home.iterdir():
-                if file.name != kept.name and CONCEPT_FILE.fullmatch(file.name):
-                    yield file
-        elif is_name(name):
-            yield home
-    listed = {task.folder: task.concepts for task in state.tasks}
-    for file in (path / "tasks").glob("*/previews/*"):
-        known = _PREVIEW.fullmatch(file.name)
-        of = listed.get(composed(file.parent.parent.name))
-        if known and of is not None and composed(known[1]) not in of:
-            yield file
-    for home in _folders(path / "tasks"):
-        name = composed(home.name)
-        if name not in listed and _is_task_folder(name):
-            yield home
-
-
-def _folders(parent: Path) -> list[Path]:
-    return [path for path in parent.iterdir() if path.is_dir() and not path.is_symlink()]
-
-
 def to_bytes(
     state: State, task: TaskRecord, concept: str, factors: Mapping[str, Tensor], token: Token
 ) -> tuple[bytes, str]:
@@ -457,7 +422,8 @@ def differences(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     )
 
 
-def _is_task_folder(text: str) -> bool:
+def is_task_folder(text: str) -> bool:
+    """Is it the name of a task's folder?"""
     known = _TASK_FOLDER.fullmatch(text)
     return known is not None and is_name(known[1])
 
