@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from perdure.adapters import Prompts
+from perdure.adapters import Prompts, Token
+from perdure.adapters.prompts import STATE
 
-__all__ = ["Conditioning", "Encoded", "Places"]
+__all__ = ["Conditioning", "Encoded", "Places", "joined", "with_states"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,3 +49,39 @@ class Conditioning(Encoded):
     by_layer: Tensor
     """(L, N, P, d): the features that each of the L modules which read the prompt reads; L is 1
     where all read the same. The prompts' are the mean over them."""
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """All of them; those of fewer positions are padded with zeros, their masks too."""
+    longest = max(part.states.shape[1] for part in parts)
+
+    def all_of(tensors: Sequence[Tensor]) -> Tensor:
+        if len({t.shape[1:] for t in tensors}) == 1:
+            return torch.cat(list(tensors))
+        wide = [t.new_zeros(len(t), longest, *t.shape[2:]) for t in tensors]
+        for whole, part in zip(wide, tensors, strict=True):
+            whole[:, : part.shape[1]] = part
+        return torch.cat(wide)
+
+    return Encoded(
+        states=all_of([part.states for part in parts]),
+        beside={key: all_of([p.beside[key] for p in parts]) for key in parts[0].beside},
+    )
+
+
+def with_states(
+    states: Tensor,
+    spoken: Sequence[Sequence[tuple[str, int]]],
+    known: Mapping[str, Token],
+    layer: int,
+) -> Tensor:
+    """States (N, P, d) with those of concepts whose tokens are states in their places."""
+    changed = states
+    for n, said in enumerate(spoken):
+        for name, place in said:
+            token = known[name]
+            if token.kind == STATE:
+                changed = states.clone() if changed is states else changed
+                rows = token.parts[STATE]
+                changed[n, place] = rows[layer if len(rows) > 1 else 0].to(states)
+    return changed

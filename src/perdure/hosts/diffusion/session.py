@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from perdure.adapters import Delta, PromptDelta, Prompts, Token, outputs
-from perdure.adapters.prompts import STATE, WORD
+from perdure.adapters.prompts import WORD
 from perdure.errors import PerdureError
-from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places
+from perdure.hosts.diffusion.conditioning import Conditioning, Encoded, Places, joined, with_states
 from perdure.hosts.diffusion.prompt_cache import PromptCache
 from perdure.hosts.diffusion.regional import Boxed, Place, keys_and_values
 from perdure.hosts.diffusion.rooms import Phrased, Rooms, gates_side_by_side
@@ -166,7 +166,7 @@ class Session:
         if self.cache is None:
             return self.base.state_scale
         with torch.no_grad():
-            return self.base.scale_of(_joined([self._alone(text) for text in ORDINARY]).states)
+            return self.base.scale_of(joined([self._alone(text) for text in ORDINARY]).states)
 
     def conditioning(
         self, prompts: Sequence[str], trained: Mapping[str, Token] | None = None
@@ -189,11 +189,11 @@ class Session:
         for layer in range(layers):
             if all(text in self._ahead for text in texts):
                 parts = [self._ahead[text] for text in texts]
-                encoded = _joined(parts)
+                encoded = joined(parts)
             else:
                 encoded = self._encode(texts, known, layer)
             encoded = encoded.at(place.to(encoded.states.device))
-            by_layer.append(_with_states(encoded.states, where.spoken, known, layer))
+            by_layer.append(with_states(encoded.states, where.spoken, known, layer))
             beside = beside or encoded.beside
         states = by_layer[0] if layers == 1 else torch.stack(by_layer).mean(dim=0)
         all_states = states[None] if layers == 1 else torch.stack(by_layer)
@@ -211,7 +211,7 @@ class Session:
             found = [self.cache.get(text) for text in texts]
             parts = [part for part in found if part is not None]
             if len(parts) == len(texts):
-                return self._here(_joined(parts))
+                return self._here(joined(parts))
         self.base.need_encoders()
         with self.base.tokens.serving(known, layer):
             return self.base.family.encode(self.base.pipeline, texts)
@@ -410,7 +410,7 @@ class Session:
     def _spoken(self, prompts: Sequence[str], encoded: Encoded) -> Encoded:
         """With the states of concepts whose tokens are states in their places."""
         spoken = self.places(prompts).spoken
-        states = _with_states(encoded.states, spoken, self.base.tokens.known, 0)
+        states = with_states(encoded.states, spoken, self.base.tokens.known, 0)
         return Encoded(states=states, beside=encoded.beside)
 
     def _prompts(self, prompts: Sequence[str], states: Tensor) -> Prompts:
@@ -435,39 +435,3 @@ class Session:
         self.base.need_encoders()
         with self.base.tokens.written(), quietly():
             self.base.pipeline.save_pretrained(folder, safe_serialization=True)
-
-
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    """All of them; those of fewer positions are padded with zeros, their masks too."""
-    longest = max(part.states.shape[1] for part in parts)
-
-    def all_of(tensors: Sequence[Tensor]) -> Tensor:
-        if len({t.shape[1:] for t in tensors}) == 1:
-            return torch.cat(list(tensors))
-        wide = [t.new_zeros(len(t), longest, *t.shape[2:]) for t in tensors]
-        for whole, part in zip(wide, tensors, strict=True):
-            whole[:, : part.shape[1]] = part
-        return torch.cat(wide)
-
-    return Encoded(
-        states=all_of([part.states for part in parts]),
-        beside={key: all_of([p.beside[key] for p in parts]) for key in parts[0].beside},
-    )
-
-
-def _with_states(
-    states: Tensor,
-    spoken: Sequence[Sequence[tuple[str, int]]],
-    known: Mapping[str, Token],
-    layer: int,
-) -> Tensor:
-    """States (N, P, d) with those of concepts whose tokens are states in their places."""
-    changed = states
-    for n, said in enumerate(spoken):
-        for name, place in said:
-            token = known[name]
-            if token.kind == STATE:
-                changed = states.clone() if changed is states else changed
-                rows = token.parts[STATE]
-                changed[n, place] = rows[layer if len(rows) > 1 else 0].to(states)
-    return changed
