@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,11 +15,12 @@ from torch import Tensor
 
 from perdure.adapters import PromptDelta, Prompts, Token
 from perdure.bank import Bank
-from perdure.drawing.closeup import CLOSEUP, Window, put_back, schedule, shared_out, windows
+from perdure.drawing.closeup import put_back, schedule, shared_out
 from perdure.drawing.facts import Facts, with_facts
 from perdure.drawing.layout import PULL, Layout, NoNounError, laid_out
 from perdure.drawing.regions import Region
 from perdure.drawing.settings import DrawSettings
+from perdure.drawing.settled import Settled, settled
 from perdure.durable import whole_folder, writing
 from perdure.errors import PerdureError
 from perdure.hosts.diffusion.host import Base
@@ -29,42 +28,12 @@ from perdure.hosts.diffusion.rooms import Phrased
 from perdure.hosts.diffusion.session import Begun, Boxed, Place, Session
 from perdure.hosts.diffusion.tokens import check_words, known_in
 from perdure.hosts.size import Size
-from perdure.learning.photos import read_picture
 from perdure.machine import environment
 from perdure.methods import Composed, Deltas, build
 from perdure.outputs import output_folder
-from perdure.settings import Limits, checked
 from perdure.totals import kept_of
 
 __all__ = ["Painter", "draw"]
-
-STRENGTH = 0.6
-"""Of an `init` picture, where none is given."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Settled:
-    """How all pictures of one call are drawn."""
-
-    negative: str
-    steps: int
-    guidance: float
-    size: Size
-    full: Size
-    """Of a close-up."""
-    layout: Literal["sentence", "none"]
-    closeup: float
-    begun: Begun | None
-
-    def windows(self, regions: Sequence[Region]) -> dict[int, Window]:
-        """Of those regions that are drawn over by themselves."""
-        return windows(regions, self.size, self.full) if self.closeup else {}
-
-    def steps_of_the_whole(self, regions: Sequence[Region]) -> int:
-        """Fewer where close-ups come after it."""
-        if self.begun is not None or not self.windows(regions):
-            return self.steps
-        return shared_out(self.steps)[0]
 
 
 class Painter:
@@ -142,7 +111,7 @@ class Painter:
             raise PerdureError(
                 f"{len(prompts)} prompts came with {len(seeds)} seeds: give as many."
             )
-        how = self._settled(chosen, init)
+        how = settled(self.base, chosen, init)
         laid = {} if regions or how.layout == "none" else self._laid(prompts, note, how.size)
         shown = [
             (one.prompt, one.regions) if (one := laid.get(prompt)) else (prompt, tuple(regions))
@@ -187,32 +156,6 @@ class Painter:
                     progress(len(pictures), len(prompts))
         return [pictures[i] for i in range(len(prompts))]
 
-    def _settled(self, chosen: DrawSettings, init: Path | str | Image.Image | None) -> _Settled:
-        """What was chosen, and for what was not, what the base advises."""
-        base, advice = self.base, self.base.hints.get("drawing", {})
-        steps, guidance, closeup = chosen.steps, chosen.guidance, chosen.closeup
-        steps = int(advice.get("steps", 30)) if steps is None else steps
-        checked("steps", steps, Annotated[int, Limits(least=1, most=base.most_steps)])
-        can = bool(base.family.image_to_image)
-        if closeup is None:
-            closeup = CLOSEUP if can else 0.0
-        if closeup and not can:
-            raise PerdureError(
-                f"{base.family.title} has no pipeline that begins with a picture: leave --closeup "
-                "out, or choose another base."
-            )
-        size = base.fitting(chosen.size)
-        return _Settled(
-            negative=chosen.negative,
-            steps=steps,
-            guidance=float(advice.get("guidance", 7.5) if guidance is None else guidance),
-            size=size,
-            full=min(base.size, size, key=prod),
-            layout=chosen.layout,
-            closeup=closeup,
-            begun=_begun(init, size, steps, chosen.strength),
-        )
-
     def _drawn(self, session: Session, prompts: Sequence[str], **drawing: Any) -> list[Image.Image]:
         """What the session draws of prompts by what is folded, with all that acts in them."""
         pictures: list[Image.Image] = session.draw(
@@ -228,7 +171,7 @@ class Painter:
         session: Session,
         pictures: list[Image.Image],
         regions: Sequence[Region],
-        how: _Settled,
+        how: Settled,
         **drawing: Any,
     ) -> list[Image.Image]:
         """The pictures with what stands in each region drawn over by itself: see `closeup`."""
@@ -319,7 +262,7 @@ class Painter:
         with self._session(texts) as session:
             return Prompts.joined([session.conditioning([text]).prompts for text in texts])
 
-    def _told(self, how: _Settled, regions: Sequence[Region]) -> dict[str, Any]:
+    def _told(self, how: Settled, regions: Sequence[Region]) -> dict[str, Any]:
         """What all pictures of a drawing know."""
         made_on = environment(self.base.device)
         libraries = [f"{name} {made_on[name]}" for name in ("torch", "diffusers", "transformers")]
@@ -432,19 +375,3 @@ def draw(
 ) -> list[Image.Image]:
     """Draw prompts with a bank, one picture of each unless asked otherwise: see `Painter.draw`."""
     return Painter(base, bank).draw(prompts, **options)
-
-
-def _begun(
-    init: Path | str | Image.Image | None, size: Size, steps: int, strength: float | None
-) -> Begun | None:
-    """The picture to begin with; PerdureError where it is none, or nothing would be drawn."""
-    if init is None:
-        if strength is not None:
-            raise PerdureError("strength has no effect without init: leave it out, or give both.")
-        return None
-    strength = STRENGTH if strength is None else strength
-    if steps * strength < 1:
-        raise PerdureError(
-            f"A strength of {strength:g} leaves none of {steps} steps: take more of either."
-        )
-    return Begun(picture=read_picture(init, size=size), strength=strength)
