@@ -25,12 +25,7 @@ def test_a_window_has_the_shape_of_the_base_and_somewhat_more_than_the_regions_a
         0: Window(left=-9, top=7, width=50, height=50),
         1: Window(left=23, top=7, width=50, height=50),
     }
-    assert (
-        list(windows([LEFT], (64, 64), (64, 32)).values())
-        == [
-            # 1.1 * sqrt(32 * 64 / (64 * 32)) = 1.1
-        ]
-    )
+    assert windows([LEFT], (64, 64), (64, 32)) == {}  # 1.1 * sqrt(32 * 64 / (64 * 32)) = 1.1
     (wide,) = windows([LEFT], (96, 64), (64, 64)).values()
     assert (wide.width, wide.height, wide.top) == (61, 61, 2)  # 1.1 * sqrt(48 * 64)
 

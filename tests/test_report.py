@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from perdure.measuring.matrix import TaskMatrix
+from perdure.measuring.overview import company
 from perdure.measuring.report import (
     Concept,
     Figure,
@@ -132,6 +134,20 @@ def test_page_is_well_formed_and_loads_nothing_from_elsewhere(report):
             if key in ("src", "href"):
                 assert tag == "img" and value.startswith("data:image/webp;base64,")
     assert not re.search(r"https?://|@import|url\(", text)
+
+
+def test_pictures_of_several_have_a_part_of_their_own_if_there_are_any():
+    assert "Together" not in Page(render_report(full())).words
+    shot = Shot(caption="<rex> next to <ada>", picture=Image.new("RGB", (8, 8)))
+    shown = Page(render_report(replace(full(), together=[shot])))
+    assert "Together" in shown.words and "<rex> next to <ada>" in shown.words
+
+
+def test_a_sheet_of_pairs_has_what_was_given_above_what_was_drawn():
+    red, blue, green = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green"))
+    sheet = company({"rex": [red], "ada": [blue]}, {("rex", "ada"): [green, red]})
+    colours = [sheet.getpixel(at) for at in ((100, 100), (200, 100), (160, 260), (160, 460))]
+    assert colours == [(255, 0, 0), (0, 0, 255), (0, 128, 0), (255, 0, 0)]
 
 
 def test_names_are_escaped_and_shown():

@@ -107,7 +107,7 @@ def demo(
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two people, two methods, few steps: about a minute.")
+        bool, typer.Option("--quick", help="Two people, two methods, few steps: a few minutes.")
     ] = False,
     device: DeviceOption = "",
     dtype: DtypeOption = "",
